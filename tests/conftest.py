@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from lorarec.backbone import Backbone
+from lorarec.cli import main
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
+from lorarec.recommenders import TrainingData
 from tests import factories
 from tests.hub_server import Hub, running_hub
 
@@ -81,6 +84,23 @@ def write_adapter() -> Callable[..., Path]:
 
 
 @pytest.fixture
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command line that must be refused, and return its message, the only line on standard error."""
+
+    def run(*words: object) -> str:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["lorarec", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert stop.value.code == 2
+        assert len(lines) == 1, lines
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A stand-in for the hub with an empty cache, which this process and those that it starts use as the user `me`."""
     with running_hub() as hub:
@@ -132,6 +152,18 @@ def ray_cluster() -> Iterator[None]:
                     raise
         yield
     assert not ray.is_initialized()
+
+
+@pytest.fixture(scope="session")
+def circles(shared_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
+    """Training data in which items follow each other in four circles of ten."""
+    return factories.circles_data(shared_backbone, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def noise(shared_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
+    """The same with the items shuffled."""
+    return factories.circles_data(shared_backbone, tmp_path_factory, shuffled=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The exception that lorarec raises for input it cannot use, and checks that all options share."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -34,20 +35,36 @@ def refuse_unknown(options: type, names: Iterable[str], kind: str = "option") ->
 
 
 def refuse_out_of_range(
-    options: Any, at_least_one: Iterable[str], not_negative: Iterable[str], positive: Iterable[str]
+    options: Any,
+    at_least_one: Iterable[str] = (),
+    not_negative: Iterable[str] = (),
+    positive: Iterable[str] = (),
+    below_one: Iterable[str] = (),
 ) -> None:
     """Check the named numbers of a dataclass of options; one that is None is unset and passes.
 
+    Args:
+        options: The dataclass.
+        at_least_one: Names of numbers that must be 1 or more.
+        not_negative: Names of numbers that must be 0 or more.
+        positive: Names of numbers that must be above 0.
+        below_one: Names of numbers that must be 0 or more and below 1.
+
     Raises:
-        LorarecError: A number is out of range; the message names the option.
+        LorarecError: A number is out of range, infinite or NaN; the message names the option.
     """
-    for name in at_least_one:
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise LorarecError(f"option {name} must be at least 1, got {value}")
-    for name in not_negative:
-        if getattr(options, name) < 0:
-            raise LorarecError(f"option {name} must not be negative, got {getattr(options, name)}")
-    for name in positive:
-        if not getattr(options, name) > 0:
-            raise LorarecError(f"option {name} must be positive, got {getattr(options, name)}")
+    rules: tuple[tuple[Iterable[str], Callable[[float], bool], str], ...] = (
+        (at_least_one, lambda value: value >= 1, "must be at least 1"),
+        (not_negative, lambda value: value >= 0, "must not be negative"),
+        (positive, lambda value: value > 0, "must be positive"),
+        (below_one, lambda value: 0 <= value < 1, "must be in [0, 1)"),
+    )
+    for names, holds, rule in rules:
+        for name in names:
+            value = getattr(options, name)
+            if value is None:
+                continue
+            if not math.isfinite(value):
+                raise LorarecError(f"option {name} must be a finite number, got {value}")
+            if not holds(value):
+                raise LorarecError(f"option {name} {rule}, got {value}")

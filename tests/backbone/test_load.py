@@ -1,6 +1,7 @@
 """Backbones: the embedded one, folders, and models that are refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,50 @@ def test_pickled_weights_are_refused(tiny_backbone: Backbone, tmp_path: Path) ->
     tiny_backbone.tokenizer.save_pretrained(tmp_path)
     torch.save(tiny_backbone.model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(LorarecError, match="cannot be loaded"):
+        Backbone.from_pretrained(tmp_path)
+
+
+def _without_weights(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-20])
+
+
+def _without_a_weight(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    del state["model.layers.1.mlp.up_proj.weight"]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _with_another_shape(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 2 * config["intermediate_size"]}))
+
+
+def _without_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+def _without_config(folder: Path) -> None:
+    _without_tokenizer(folder)
+    (folder / "config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_without_weights, r"backbone .* cannot be loaded: its weights are truncated or corrupted \(.*\): copy or"),
+        (_without_a_weight, r"its weights have no model\.layers\.1\.mlp\.up_proj\.weight: copy or download it again"),
+        (_with_another_shape, r"have another shape of model\.layers\.0\.mlp\.down_proj\.weight than config\.json says"),
+        (_without_tokenizer, r"has no vocabulary of a tokenizer: add its files, such as tokenizer\.json"),
+        (_without_config, r"is not a Transformers folder \(it has no config\.json\)"),
+    ],
+)
+def test_folders_that_lack_something_are_refused(
+    tiny_backbone: Backbone, spoil: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    spoil(save_backbone(tiny_backbone, tmp_path))
+    with pytest.raises(LorarecError, match=message):
         Backbone.from_pretrained(tmp_path)
 
 

@@ -51,6 +51,7 @@ def test_options_of_the_one_are_not_lost_on_the_other(ran: list[tuple[Any, ...]]
     ("words", "message"),
     [
         (["--quick", "--reduced"], "--quick and --reduced are two sizes of the demo"),
+        (["--out", str(Path(__file__).parent)], "exists already: choose another folder or pass --overwrite"),
         (["--backbone", "missing.gguf"], "backbone missing.gguf is not a folder or a GGUF file"),
     ],
 )

@@ -1,7 +1,6 @@
 """The verb `evaluate-clicks`."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lorarec.cli import entry as cli
 from tests.command_line import run
 
 
@@ -74,7 +72,7 @@ def test_table_report_and_json(tmp_path: Path) -> None:
 def test_bad_input_is_one_line_and_exit_code_2(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refusal: Callable[..., str],
     spoil: Callable[[pl.DataFrame], pl.DataFrame] | None,
     words: list[str],
     cause: str,
@@ -84,13 +82,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     else:
         spoil(_table()).write_parquet(tmp_path / "clicks.parquet")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["lorarec", "evaluate-clicks", "clicks.parquet", "--out", "new", *words])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    output = capsys.readouterr().err.strip().splitlines()
-    assert stop.value.code == 2
-    assert len(output) == 1, output
-    assert cause in output[0]
+    assert cause in refusal("evaluate-clicks", "clicks.parquet", "--out", "new", *words)
     assert [path.name for path in tmp_path.iterdir()] == ["clicks.parquet"]
 
 

@@ -1,7 +1,6 @@
 """The group `personal`: train, choose, export."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 
 from lorarec.backbone import Backbone
-from lorarec.cli import entry as cli
 from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.lora import read_adapter
@@ -101,23 +99,21 @@ def test_users_choose_of_two_adapters(
         (["train", "films", "--positive-from", "5.5", "--out", "new"], "no rating is at least 5.5: choose another"),
         (["train", "films", "--learning-rate", "0", "--out", "new"], "option --learning-rate must be positive"),
         (["train", "films", "--out", "films"], "films exists already"),
-        (["export", "films", "--user", "u03", "--out", "new"], "personal.json does not exist"),
+        (["export", "films", "--user", "u03", "--out", "new"], "films has no personal adapters: give a folder of"),
+        (
+            ["train", "films", "--samples", "40", "--ctr-model", "films", "--out", "new"],
+            "films is not a folder of a click-through model",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
     rated: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refusal: Callable[..., str],
     words: list[str],
     cause: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["lorarec", "personal", *words])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    output = capsys.readouterr().err.strip().splitlines()
-    assert stop.value.code == 2
-    assert len(output) == 1, output
-    assert cause in output[0]
+    assert cause in refusal("personal", *words)
     assert [path.name for path in tmp_path.iterdir()] == ["films"]

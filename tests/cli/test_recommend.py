@@ -147,6 +147,7 @@ def test_several_users_are_printed_or_written(shop: Path, backbone_folder: Path,
     [
         ([], "name users with --user or --users, or take all with --all"),
         (["--all"], "--all needs --out"),
+        (["--all", "--user", "u01", "--out", "new"], "--all takes all users: give it without --user and --users"),
         (["--user", "u01", "--executor", "ray"], "--executor needs --out"),
         (["--all", "--out", "new", "--engine", "vllm"], "--engine cannot be used with --out"),
         (["--all", "--out", "new", "--deny", "list.txt"], "--deny cannot be used with --out"),

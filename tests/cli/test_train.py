@@ -108,6 +108,9 @@ def test_bad_input_is_one_line(home: Path) -> None:
         ("from: [1, 2]", r"recipe .*bad\.yaml, key from: "),
         ("trust_remote_code: true", "unknown key 'trust_remote_code'"),
         ("learning_rate: -1", "option --learning-rate must be positive"),
+        ("learning_rate: .inf", "option --learning-rate must be a finite number, got inf"),
+        ("weight_decay: .nan", "option --weight-decay must be a finite number, got nan"),
+        ("epochs: 1\nepochs: 2", r"bad\.yaml, line 2 is not YAML: the key 'epochs' is there twice"),
     ],
 )
 def test_recipes_are_checked(home: Path, line: str, message: str) -> None:

@@ -16,19 +16,8 @@ from lorarec.experiments.tune import tune
 from lorarec.io.artefacts import read_json, write_json
 from lorarec.ranking import adapter_scorers
 from lorarec.recommenders import Scorer, TrainingData
-from tests.factories import circles_data
 
 OPTIONS: dict[str, Any] = {"samples": 8, "epochs": 1, "batch_size": 4, "negatives": 2, "eval_users": 0, "r": 2}
-
-
-@pytest.fixture(scope="session")
-def circles(shared_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
-    return circles_data(shared_backbone, tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def noise(shared_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
-    return circles_data(shared_backbone, tmp_path_factory, shuffled=True)
 
 
 @pytest.fixture

@@ -162,6 +162,21 @@ def test_a_file_is_not_overwritten_by_a_folder(tmp_path: Path) -> None:
         refuse_existing(tmp_path / "box", True, BOX)
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    for out in ("file/new", "file/deeper/new"):
+        with pytest.raises(LorarecError, match=f"cannot write to {out}: file is a file: choose another folder"):
+            refuse_existing(out)
+    refuse_existing("deep/er/new")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write anywhere
+    with pytest.raises(LorarecError, match=r"cannot write to deep/er/new: \. is read-only for this user"):
+        refuse_existing("deep/er/new")
+    assert _names(tmp_path) == ["file"]
+
+
 def test_a_link_stays_and_its_folder_is_replaced(tmp_path: Path) -> None:
     _box(tmp_path / "version-1", "before")
     (tmp_path / "current").symlink_to("version-1")

@@ -64,11 +64,17 @@ def test_missing_folder(tmp_path):
         read_adapter(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-def test_missing_file(name, make_adapter):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("adapter_config.json", r"is not a PEFT folder \(it has no adapter_config\.json\): give one, or a hub id"),
+        ("adapter_model.safetensors", r"adapter_model\.safetensors does not exist"),
+    ],
+)
+def test_missing_file(name, message, make_adapter):
     folder = make_adapter("qwen2", 1)
     (folder / name).unlink()
-    with pytest.raises(LorarecError, match=f"{name} does not exist"):
+    with pytest.raises(LorarecError, match=message):
         read_adapter(folder)
 
 

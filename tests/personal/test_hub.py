@@ -119,9 +119,12 @@ def test_what_is_refused(hub: Hub, backbone: Backbone, personal: Path, shop: Dat
             lambda: push_personal_adapters(personal, "me/a"),
             rf"names the backbone {backbone.id}, which is not on the hub",
         ),
-        (lambda: push_personal_adapters(tmp_path, "me/a"), "personalize.json does not exist"),
+        (lambda: push_personal_adapters(tmp_path, "me/a"), "has no personal adapters: give a folder of"),
         (lambda: export_user("me/none", "u03", tmp_path / "out", backbone), "the hub has no model of this name"),
-        (lambda: export_user(tmp_path / "none", "u03", tmp_path / "out", backbone), "does not exist: give a folder of"),
+        (
+            lambda: export_user(tmp_path / "none", "u03", tmp_path / "out", backbone),
+            "has no personal adapters: give a folder of",
+        ),
         (lambda: UserRouter.load("me/none", backbone, shop), "personal adapters me/none: there is no such folder"),
     ]
     for refused, message in refusals:

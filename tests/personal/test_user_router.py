@@ -149,7 +149,7 @@ def _edit(path: Path, **changes: Any) -> None:
         (lambda folder: (folder / "personal" / "personal.safetensors").unlink(), "does not exist"),
         (lambda folder: (folder / "personal" / "personal.safetensors").write_bytes(b"\xff" * 64), "is corrupted"),
         (lambda folder: (folder / "crm" / "model.safetensors").write_bytes(b"\xff" * 64), "does not hold the weights"),
-        (lambda folder: (folder / "crm" / "conventional.json").unlink(), "does not exist"),
+        (lambda folder: (folder / "crm" / "conventional.json").unlink(), "is not a folder of a click-through model"),
         (lambda folder: (folder / "crm" / "conventional.json").write_text("3"), "does not describe"),
     ],
 )

@@ -22,13 +22,15 @@ from lorarec.personal import (
     UserRouterConfig,
     UserRouterResult,
     export_user,
+    report_user_mixtures,
     train_user_router,
 )
 from lorarec.personal.scoring import user_scores
 from lorarec.personal.user_adapters import user_mixtures
 from lorarec.ranking import Ranker
-from lorarec.training import TrainingConfig, train
+from lorarec.training import TrackingConfig, TrainingConfig, train
 from tests.factories import dataset_of
+from tests.tracker_readers import INSTALLED, common_name, keep_offline, runs
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "cases": 24}
 
@@ -251,3 +253,43 @@ def test_files_of_a_chooser_that_never_end(name, tiny_backbone, adapters, shop, 
         with pytest.raises(LorarecError, match=f"{name} is not a regular file"):
             UserRouter.load(out, tiny_backbone, dataset)
         (out / name).unlink()
+
+
+def test_trackers_get_the_losses_the_weights_and_the_metrics(
+    tiny_backbone, adapters, shop, tmp_path, monkeypatch
+) -> None:
+    keep_offline(monkeypatch, tmp_path / "trackers")
+    monkeypatch.chdir(tmp_path)
+    dataset, split = shop
+    named = dict(zip(("general", "specific"), adapters, strict=True))
+
+    def report(made: UserRouterResult) -> None:
+        report_user_mixtures(tiny_backbone, dataset, split, made.folder, named, "warm")
+
+    def choose(out: str, tracking: TrackingConfig, report: Any = None) -> UserRouterResult:
+        config = UserRouterConfig(**QUICK | {"epochs": 2})
+        common: dict[str, Any] = {"ctr_model": "titles", "tracking": tracking, "overwrite": True, "report": report}
+        return train_user_router(tiny_backbone, adapters, dataset, split, tmp_path / out, config, **common)
+
+    plain = choose("plain", TrackingConfig("none"))
+    assert not (plain.folder / "tensorboard").exists()
+    choose("out", TrackingConfig("tensorboard"), report)
+    result = choose("out", TrackingConfig(INSTALLED, run_name="colours"), report)
+    assert result.record["losses"] == plain.record["losses"]
+    losses = result.record["losses"]
+    metrics = json.loads((result.folder / "metrics.json").read_text())["settings"]["warm"]["rows"]
+    mean_weights = np.stack(result.users["weights"].to_list()).mean(0)
+    for tracker in INSTALLED:
+        *_, run = runs(tracker, result.folder if tracker == "tensorboard" else tmp_path / "trackers")
+        exact = {"rel": 1e-6 if tracker == "tensorboard" else 1e-12}
+        held_out, trained = (run.figures[common_name(name)] for name in ("eval_loss", "loss"))
+        assert held_out == pytest.approx({each["epoch"]: each["held_out"] for each in losses}, **exact)
+        assert trained == pytest.approx({each["epoch"]: each["trained"] for each in losses[1:]}, **exact)
+        for number, weight in enumerate(mean_weights, 1):
+            assert run.last(f"mean_weights_{number}") == pytest.approx(weight, rel=1e-5)
+        for row in ("general", "own mixture", "popularity"):
+            assert run.last(common_name(f"test_{row}/ndcg@1")) == pytest.approx(metrics[row]["ndcg@1"]["mean"], **exact)
+        assert run.pictures == ["adapter_preference", "ndcg"]
+        assert run.options["datasets"] == "colours"
+        assert str(run.options["epochs"]) == "2"
+        assert run.options["ctr_model"] == "titles"

@@ -1,4 +1,4 @@
-"""Training data in which items follow each other in four circles of ten, and the same with the items shuffled."""
+"""Training data with new items, and a small dataset with its split."""
 
 import pytest
 
@@ -6,16 +6,6 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.recommenders import TrainingData
 from tests.factories import circles_data, noun_dataset
-
-
-@pytest.fixture(scope="session")
-def circles(shared_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
-    return circles_data(shared_backbone, tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def noise(shared_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
-    return circles_data(shared_backbone, tmp_path_factory, shuffled=True)
 
 
 @pytest.fixture(scope="session")

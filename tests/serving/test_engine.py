@@ -1,6 +1,6 @@
 """Instances of the model: they share its weights, score alike, and may be used at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -54,6 +54,14 @@ def metrics() -> Metrics:
 @pytest.fixture
 def cache(metrics: Metrics) -> PromptCache:
     return PromptCache(2**24, metrics)
+
+
+@pytest.fixture
+def engine(tiny_backbone: Backbone, cache: PromptCache) -> Iterator[MultiAdapterEngine]:
+    """Two instances with cached prompts, and no adapters yet."""
+    engine = MultiAdapterEngine(tiny_backbone, "factors", instances=2, prompt_cache=cache)
+    yield engine
+    engine.close()
 
 
 def _counts(metrics: Metrics) -> tuple[float, float]:
@@ -136,7 +144,7 @@ def test_a_failed_installation_leaves_all_instances_as_they_were(
 
 
 def test_cached_prompts_score_like_merged_weights(
-    tiny_backbone: Backbone,
+    engine: MultiAdapterEngine,
     loaded: Sequence[LoadedAdapter],
     requests: Sequence[ScoringRequest],
     expected: Sequence[np.ndarray],
@@ -144,7 +152,6 @@ def test_cached_prompts_score_like_merged_weights(
     metrics: Metrics,
 ) -> None:
     """A batch of new and cached prompts under several mixtures, and other candidates for the same history."""
-    engine = MultiAdapterEngine(tiny_backbone, "factors", instances=1, prompt_cache=cache)
     engine.install(loaded)
     _assert_close(engine.score(requests[:5]), expected[:5])
     assert _counts(metrics) == (0, 5)
@@ -159,14 +166,12 @@ def test_cached_prompts_score_like_merged_weights(
 
 
 def test_instances_in_threads_share_the_cached_prompts(
-    tiny_backbone: Backbone,
+    engine: MultiAdapterEngine,
     loaded: Sequence[LoadedAdapter],
     requests: Sequence[ScoringRequest],
     expected: Sequence[np.ndarray],
-    cache: PromptCache,
     metrics: Metrics,
 ) -> None:
-    engine = MultiAdapterEngine(tiny_backbone, "factors", instances=2, prompt_cache=cache)
     engine.install(loaded)
     with ThreadPoolExecutor(2) as threads:
         for _ in range(10):
@@ -174,14 +179,16 @@ def test_instances_in_threads_share_the_cached_prompts(
                 _assert_close(scores, expected)
     hits, misses = _counts(metrics)
     assert misses <= 2 * len(requests) < hits
-    engine.close()
 
 
 def test_a_replaced_adapter_never_gets_the_prompts_of_the_former_one(
-    tiny_backbone: Backbone, loaded: Sequence[LoadedAdapter], requests: Sequence[ScoringRequest], cache: PromptCache
+    engine: MultiAdapterEngine,
+    tiny_backbone: Backbone,
+    loaded: Sequence[LoadedAdapter],
+    requests: Sequence[ScoringRequest],
+    cache: PromptCache,
 ) -> None:
     """The new version has the same name, and both are installed at once for a while."""
-    engine = MultiAdapterEngine(tiny_backbone, "factors", instances=1, prompt_cache=cache)
     former = [replace(requests[0], mixture=Mixture({loaded[0]: 1.0}))]
     new = LoadedAdapter(loaded[0].name, (random_adapter(tiny_backbone, 7),), PromptConfig(), "new")
     latter = [replace(requests[0], mixture=Mixture({new: 1.0}))]
@@ -200,7 +207,6 @@ def test_a_replaced_adapter_never_gets_the_prompts_of_the_former_one(
         np.testing.assert_allclose(engine.score(former)[0], old_scores, atol=1e-5)
     engine.install([new])
     np.testing.assert_allclose(engine.score(latter)[0], new_scores, atol=1e-5)
-    engine.close()
 
 
 def test_users_with_other_weights_of_a_personal_adapter_share_no_prompt(
@@ -216,10 +222,13 @@ def test_users_with_other_weights_of_a_personal_adapter_share_no_prompt(
 
 
 def test_prompts_that_do_not_come_again_are_not_kept(
-    tiny_backbone: Backbone, requests: Sequence[ScoringRequest], cache: PromptCache, metrics: Metrics
+    engine: MultiAdapterEngine,
+    tiny_backbone: Backbone,
+    requests: Sequence[ScoringRequest],
+    cache: PromptCache,
+    metrics: Metrics,
 ) -> None:
     """Those of explanations and of the readout `likelihood`, and of requests that are scored in chunks."""
-    engine = MultiAdapterEngine(tiny_backbone, "factors", instances=1, prompt_cache=cache)
     backbone_alone = replace(requests[0], mixture=Mixture())
     engine.score([replace(backbone_alone, cached=False)])
     engine.score([replace(backbone_alone, builder=PromptBuilder(tiny_backbone.tokenizer, "likelihood"))])
@@ -229,4 +238,3 @@ def test_prompts_that_do_not_come_again_are_not_kept(
     assert (cache.bytes, _counts(metrics)) == (0, (0, 0))
     engine.score([backbone_alone])
     assert cache.bytes > 0
-    engine.close()

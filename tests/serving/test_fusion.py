@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lorarec import cli
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
@@ -311,29 +309,17 @@ def test_unusable_fusions_are_refused_in_one_line(
     change: Callable[[Path], None],
     message: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refusal: Callable[..., str],
 ) -> None:
     options = store(shop, tmp_path)
     change(tmp_path)
-    capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["lorarec", "serve", *options, "--backbone", str(backbone_folder)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 2
-    shown = capsys.readouterr().err
+    shown = refusal("serve", *options, "--backbone", backbone_folder)
     assert shown.startswith(message.format(fusion=tmp_path / "fusion"))
-    assert shown.count("\n") == 1
 
 
-def test_adapters_or_a_fusion_must_be_given(
-    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_adapters_or_a_fusion_must_be_given(shop: Dataset, tmp_path: Path, refusal: Callable[..., str]) -> None:
     shop.save(tmp_path / "shop")
-    monkeypatch.setattr(sys, "argv", ["lorarec", "serve", str(tmp_path / "shop")])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert capsys.readouterr().err == "error: there is nothing to serve: give --adapters or --fusion\n"
+    assert refusal("serve", tmp_path / "shop") == "error: there is nothing to serve: give --adapters or --fusion"
 
 
 def test_added_and_renamed_items_are_titles_that_nobody_has_seen(service: Service, play: Any) -> None:

@@ -1,6 +1,7 @@
 """The backbone: any causal language model of Hugging Face, or the embedded one."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -10,6 +11,7 @@ from typing import Any, Self
 import torch
 from huggingface_hub import CommitInfo
 from huggingface_hub.utils import enable_progress_bars
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -42,6 +44,8 @@ tags:
 # A causal language model, the backbone of LoRA adapters of lorarec
 """
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+#: Files of which a folder of Transformers with a tokenizer has at least one.
+_TOKENIZER_CONFIGS = ("config.json", "tokenizer_config.json", "tokenizer.json")
 
 logger = logging.getLogger(__name__)
 
@@ -135,11 +139,20 @@ class Backbone:
             stored = AutoConfig.from_pretrained(source, trust_remote_code=config.trust_remote_code)
             arguments["dtype"] = _dtype_on_device(config, stored, device)
             arguments |= quantization_arguments(config, stored)
-            model = AutoModelForCausalLM.from_pretrained(source, **arguments)
+            answer: Any = AutoModelForCausalLM.from_pretrained(
+                source, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+            )
+            model, loaded = answer
+            _refuse_missing(config.id, loaded)
             if stored_method(stored) in DEQUANTIZED and arguments["dtype"] != "auto":
                 model.to(arguments["dtype"])  # parameters that were not quantized are loaded as they are stored
         except LorarecError:
             raise
+        except SafetensorError as error:
+            raise LorarecError(
+                f"backbone {config.id} cannot be loaded: its weights are truncated or corrupted ({error}): copy or "
+                "download them again"
+            ) from error
         except (OSError, ValueError, ImportError) as error:
             lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
             raise LorarecError(f"backbone {config.id} cannot be loaded: {lines[0]}") from error
@@ -231,16 +244,44 @@ class Backbone:
         return True
 
 
+def _refuse_missing(name: str, loaded: Mapping[str, Any]) -> None:
+    """Refuse a model some of whose weights are not in its files, which Transformers would draw at random.
+
+    Args:
+        name: Hub id or path of the model.
+        loaded: What Transformers says about the weights that it has loaded.
+
+    Raises:
+        LorarecError: Weights are missing, or have other shapes than the configuration says.
+    """
+    missing = sorted(loaded["missing_keys"])
+    mismatched = sorted(key for key, *_ in loaded["mismatched_keys"])
+    if missing or mismatched:
+        problem = f"have no {missing[0]}" if missing else f"have another shape of {mismatched[0]} than config.json says"
+        raise LorarecError(f"backbone {name} cannot be loaded: its weights {problem}: copy or download it again")
+
+
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a folder or hub id as its files declare it.
 
     For a Qwen2 model `AutoTokenizer` takes Qwen2's own class even if tokenizer_config.json names the generic class; the
     lower-casing of tokenizer.json would be lost then.
+
+    Raises:
+        LorarecError: The folder is not one of Transformers, or its tokenizer has no vocabulary.
+        OSError: The files cannot be read or downloaded.
+        ValueError: The files hold no tokenizer.
     """
+    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _TOKENIZER_CONFIGS):
+        raise LorarecError(f"{source} is not a Transformers folder (it has no config.json): give one, or a hub id")
     settings = cached_file(source, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False)
     if settings is not None and read_json(settings).get("tokenizer_class") in GENERIC_TOKENIZERS:
-        return PreTrainedTokenizerFast.from_pretrained(source)
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    if not tokenizer.encode("yes", add_special_tokens=False):  # Transformers makes an empty one if there are no files
+        raise LorarecError(f"{source} has no vocabulary of a tokenizer: add its files, such as tokenizer.json")
+    return tokenizer
 
 
 def hide_weights_progress() -> None:

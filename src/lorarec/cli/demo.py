@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import lorarec
-from lorarec.cli.messages import Verb
+from lorarec.cli.messages import Verb, VerbGroup
 from lorarec.cli.options import Overwrite, require_backbone
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
@@ -19,7 +19,7 @@ Quick = Annotated[bool, typer.Option("--quick", help="Do a fraction of the work,
 demo_app = typer.Typer()
 
 
-@demo_app.callback(invoke_without_command=True)
+@demo_app.callback(cls=VerbGroup, invoke_without_command=True)
 def demo(
     context: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="Folder for dataset, adapters and report.md.")] = Path(

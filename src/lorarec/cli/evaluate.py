@@ -105,9 +105,9 @@ def evaluate(
     Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
     --setting warm --out reports/beauty
 
-    With --log, the variants of an experiment are compared by what users chose of the answers that a service has logged.
-
     Example: lorarec evaluate data/shop --fusion fusions/shop --new-item-prior 0.05
+
+    With --log, the variants of an experiment are compared by what users chose of the answers that a service has logged.
 
     Example: lorarec evaluate --log answers --db data/shop.db
     """

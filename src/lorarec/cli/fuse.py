@@ -120,8 +120,7 @@ def _recommenders(names: Sequence[str], options: dict[str, dict[str, Any]]) -> "
     Raises:
         LorarecError: If a recommender or an option is unknown, or a value is out of range.
     """
-    from lorarec.ranking import DEFAULT_RECOMMENDERS
-    from lorarec.recommenders import new_recommender
+    from lorarec.ranking import fusion_recommender
 
     for name in options:
         if name not in names:
@@ -129,7 +128,7 @@ def _recommenders(names: Sequence[str], options: dict[str, dict[str, Any]]) -> "
     made = {}
     for name in names:
         try:
-            made[name] = new_recommender(name, {**DEFAULT_RECOMMENDERS.get(name, {}), **options.get(name, {})})
+            made[name] = fusion_recommender(name, options.get(name))
         except LorarecError as error:
             raise LorarecError(f"--set {name}: {error}" if name in options else str(error)) from error
     return made

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from lorarec.errors import LorarecError
 
@@ -12,12 +12,14 @@ _VALUE = re.compile(r"""\b(\w+)=(\w+|"[^"]*"|'[^']*')""")
 _NAME = re.compile(r"""(?<![\w/.'"-])(?:(?<=option )\w+|[a-z]+(?:_[a-z]+)+)(?![\w/'"]|\.\w)""")
 
 
-class Verb(TyperCommand):
-    """A command whose help fills the lines of the terminal and whose error messages name its options by their flags."""
+class _ForTerminals:
+    """What `Verb` and `VerbGroup` have in common."""
+
+    params: list[Any]
 
     def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:
         # A line break in a paragraph would stay where it is in the docstring; indented lines are examples.
-        super().__init__(*args, help=help and re.sub(r"(?<=\S)\n(?=\S)", " ", help), **kwargs)
+        super().__init__(*args, help=help and re.sub(r"(?<=\S)\n(?=\S)", " ", help), **kwargs)  # type: ignore[call-arg]
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command.
@@ -26,10 +28,18 @@ class Verb(TyperCommand):
             LorarecError: The library raised it; the message has flags in place of names of options.
         """
         try:
-            return super().invoke(ctx)
+            return super().invoke(ctx)  # type: ignore[misc]
         except LorarecError as error:
             flags = {option.name: option.opts[0] for option in self.params if option.opts[0].startswith("--")}
             raise LorarecError(with_flags(str(error), flags)) from error
+
+
+class Verb(_ForTerminals, TyperCommand):
+    """A command whose help fills the lines of the terminal and whose error messages name its options by their flags."""
+
+
+class VerbGroup(_ForTerminals, TyperGroup):
+    """A group of commands that is a command itself, with the help and the messages of a `Verb`."""
 
 
 def with_flags(message: str, flags: Mapping[str, str]) -> str:

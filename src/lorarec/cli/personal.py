@@ -123,6 +123,7 @@ def choose(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     config: UserRouterConfig,
+    tracking: TrackingConfig,
     backbone: BackboneConfig,
 ) -> None:
     """Learn how much of a general and a specific adapter each user gets.
@@ -167,6 +168,7 @@ def choose(
         out,
         config,
         ctr_model=ctr_model,
+        tracking=tracking,
         overwrite=overwrite,
         progress=True,
         report=report,

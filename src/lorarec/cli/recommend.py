@@ -130,6 +130,8 @@ def recommend(
     """
     if not (user or users or all_users):
         raise LorarecError("name users with --user or --users, or take all with --all")
+    if all_users and (user or users):
+        raise LorarecError("--all takes all users: give it without --user and --users")
     prior = check_ranker(adapter, fusion, new_item_prior, engine)
     require_index(index)
     _refuse_combinations(

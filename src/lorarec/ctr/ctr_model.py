@@ -102,7 +102,7 @@ class CTRModel:
             LorarecError: The folder is missing or damaged, or the model was trained on another log.
         """
         folder = Path(folder)
-        if not folder.is_dir():
+        if not (folder / RECORD).is_file():
             raise LorarecError(f"{folder} is not a folder of a click-through model: train one first")
         record = read_json(folder / RECORD)
         if not isinstance(record, dict) or not {"model", "architecture", "log", "options"} <= record.keys():

@@ -28,7 +28,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_units", tuple(self.hidden_units))  # JSON has lists
-        refuse_out_of_range(self, ("embedding_dim",), ("dropout",), ())
+        refuse_out_of_range(self, ("embedding_dim",), below_one=("dropout",))
         if not self.hidden_units or min(self.hidden_units) < 1:
             raise LorarecError(f"option hidden_units must be sizes of at least 1, got {self.hidden_units}")
 

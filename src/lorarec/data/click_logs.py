@@ -74,7 +74,7 @@ class ClickLog:
         """
         events = self.rows(part)
         if not 1 <= count <= len(events):
-            raise LorarecError(f"cannot draw {count} of {len(events)} {part} events")
+            raise LorarecError(f"cannot draw {count} of {len(events)} {part} events: take from 1 to {len(events)}")
         drawn = np.random.default_rng(seed).permutation(len(events))[:count]
         return events[np.sort(drawn)]
 
@@ -168,5 +168,10 @@ def _check_ratings(rows: pl.DataFrame, name: str, stars: float) -> None:
         return
     at = int((~rated).arg_max() or 0)
     user, item, rating = rows.select(USER, ITEM, RATING).row(at)
-    problem = "is not rated" if rating is None else f"has the rating {rating}, outside 0 to {stars:g}"
-    raise LorarecError(f"{name}: item {item} of user {user} {problem}: fix or remove it, or name the scale's top")
+    if rating is None:
+        problem = "is not rated: import ratings, or leave out the interactions that have none"
+    else:
+        problem = (
+            f"has the rating {rating}, outside 0 to {stars:g}: fix or remove it, or set option stars to the highest"
+        )
+    raise LorarecError(f"{name}: item {item} of user {user} {problem}")

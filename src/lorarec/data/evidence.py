@@ -46,12 +46,10 @@ class EvidenceModelConfig:
 
     def __post_init__(self) -> None:
         convert_options(self)
-        refuse_out_of_range(self, _MOST, ("dropout", "seed"), ("learning_rate",))
+        refuse_out_of_range(self, _MOST, ("seed",), ("learning_rate",), ("dropout",))
         for name, most in _MOST.items():
             if getattr(self, name) > most:
                 raise LorarecError(f"option {name} must be at most {most}, got {getattr(self, name)}")
-        if self.dropout >= 1:
-            raise LorarecError(f"option dropout must be in [0, 1), got {self.dropout}")
 
 
 #: Model that a prompt may have words of: SASRec with default options, or with given ones.

@@ -36,3 +36,4 @@ from .yaml_nodes import YamlNode as YamlNode
 from .yaml_nodes import parse_yaml_nodes as parse_yaml_nodes
 from .yaml_nodes import read_small_file as read_small_file
 from .yaml_nodes import read_yaml_nodes as read_yaml_nodes
+from .yaml_values import read_yaml as read_yaml

@@ -35,9 +35,10 @@ def refuse_existing(out: str | Path, overwrite: bool = False, kind: FolderKind |
 
     Raises:
         LorarecError: `out` is a file, or a folder that is not empty and must not be overwritten, is of another kind or
-            contains files that lorarec does not write.
+            contains files that lorarec does not write; or no folder can be made at `out`.
     """
     out = Path(out)
+    _refuse_unwritable(out)
     remove_leftovers(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -53,6 +54,16 @@ def refuse_existing(out: str | Path, overwrite: bool = False, kind: FolderKind |
             f"{out} contains {foreign}, which lorarec did not write, so it is not overwritten: move that file away, or "
             "choose another folder"
         )
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Refuse a path whose nearest existing parent is a file, or a folder that may not be written to."""
+    target = Path(os.path.realpath(out)) if out.is_symlink() else out
+    parent = next((each for each in target.parents if each.exists()), target)
+    if parent.is_file():
+        raise LorarecError(f"cannot write to {out}: {parent} is a file: choose another folder")
+    if parent.is_dir() and not os.access(parent, os.W_OK):
+        raise LorarecError(f"cannot write to {out}: {parent} is read-only for this user: choose another folder")
 
 
 @contextmanager
@@ -240,7 +251,7 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError:
         raise LorarecError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
-        raise LorarecError(f"{path} is not readable JSON: {error}") from error
+        raise LorarecError(f"{path} is not readable JSON ({error}): restore it, or make its folder again") from error
     except RecursionError:
         raise LorarecError(f"{path} is not readable JSON: it is nested too deep") from None
 

@@ -143,6 +143,8 @@ FolderKind.USER_ROUTER = FolderKind(
         "adapter_preference.png",
         "leaning.json",  # names in version 0.1
         "leaning.png",
+        "tracked_runs.json",
+        "tensorboard/events.out.tfevents.*",
         *FolderKind.ADAPTER.under("constant"),
         *FolderKind.CTR_MODEL.under("crm"),
         *FolderKind.PERSONAL_LORA.under("personal"),

@@ -1,6 +1,7 @@
 """Reading and writing of LoRA adapters as plain PEFT folders (`adapter_config.json`, `adapter_model.safetensors`)."""
 
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,6 +190,8 @@ def read_adapter(adapter: AdapterLike, backbone: Backbone | None = None, limit: 
 
 
 def _read_folder(folder: Path, limit: int) -> Adapter:
+    if not os.path.lexists(folder / ADAPTER_CONFIG_FILE):
+        raise LorarecError(f"{folder} is not a PEFT folder (it has no {ADAPTER_CONFIG_FILE}): give one, or a hub id")
     config = read_bounded_json(folder / ADAPTER_CONFIG_FILE)
     check_config(folder / ADAPTER_CONFIG_FILE, config)
     tensors = _pairs(folder / ADAPTER_WEIGHTS_FILE, _load(folder, limit))
@@ -226,7 +229,7 @@ def read_tensors(path: Path, limit: int = WEIGHTS_LIMIT) -> dict[str, torch.Tens
         if header <= HEADER_LIMIT:
             return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise LorarecError(f"{path} is corrupted: {str(error)[:200]}") from error
+        raise LorarecError(f"{path} is corrupted ({str(error)[:200]}): copy it, or make its folder, again") from error
     raise LorarecError(f"{path} is corrupted: its header is longer than {HEADER_LIMIT:,} bytes")
 
 

@@ -69,7 +69,7 @@ def read_bounded_json(path: Path) -> Any:
     except LorarecError:
         raise
     except (ValueError, RecursionError) as error:
-        raise LorarecError(f"{path} is not readable JSON: {error}") from error
+        raise LorarecError(f"{path} is not readable JSON ({error}): restore it, or make its folder again") from error
 
 
 def quoted(value: Any) -> str:

@@ -74,9 +74,7 @@ class PersonalizationConfig:
     def __post_init__(self) -> None:
         convert_options(self)
         positive = ("learning_rate", "lora_alpha", "temperature", "stars")
-        refuse_out_of_range(self, _AT_LEAST_ONE, ("weight_decay", "seed"), positive)
-        if not 0 <= self.warmup_ratio < 1:
-            raise LorarecError(f"option warmup_ratio must be in [0, 1), got {self.warmup_ratio}")
+        refuse_out_of_range(self, _AT_LEAST_ONE, ("weight_decay", "seed"), positive, ("warmup_ratio",))
 
 
 @document_options

@@ -29,9 +29,9 @@ def personal_folder(source: str | Path) -> Path:
         LorarecError: If there is no such folder, or it cannot be downloaded.
     """
     folder = local_folder(source, PERSONAL_FILES, "personal adapters")
-    if not folder.is_dir():
+    if not (folder / PERSONAL / FolderKind.PERSONAL_LORA.marker).is_file():
         raise LorarecError(
-            f"{source} does not exist: give a folder of `lorarec personal train` or `lorarec personal choose`, or its "
-            "hub id"
+            f"{source} has no personal adapters: give a folder of `lorarec personal train` or `lorarec personal "
+            "choose`, or its hub id"
         )
     return folder

@@ -16,7 +16,7 @@ from lorarec.personal.tuning import MAX_NORM, add_gradient
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.recommenders import EarlyStopping
 from lorarec.scoring import score_batch, training_mode
-from lorarec.training import listwise
+from lorarec.training import TrackedRun, listwise
 
 #: Smallest weight of a constant mixture that is tried; a softmax has no gradient at the corners of the simplex.
 LEAST_WEIGHT = 0.02
@@ -51,6 +51,7 @@ def tune_router(
     builder: PromptBuilder,
     config: UserRouterConfig,
     progress: bool = False,
+    run: TrackedRun | None = None,
 ) -> JsonObject:
     """Train a router over finished adapters by the cross-entropy of the true candidate over its candidate set.
 
@@ -64,6 +65,7 @@ def tune_router(
         builder: Builder of the prompts.
         config: Options.
         progress: Show progress bars on standard error.
+        run: Run of trackers, which gets the losses of each epoch.
 
     Returns:
         `constant`, the weights (K,) of the constant mixture; `grid`, the loss of every constant mixture that was tried;
@@ -80,6 +82,8 @@ def tune_router(
         router.out_bias.copy_(constant.log().to(router.out_bias))
     optimizer = torch.optim.AdamW(router.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     losses: list[JsonObject] = [{"epoch": 0, "held_out": _mean_loss(personal, held_out, builder, config)}]
+    if run is not None:
+        run.log({"eval_loss": losses[0]["held_out"]}, 0)
     stopping = EarlyStopping(router, config.patience)
     stopping.step(-losses[0]["held_out"])
     for epoch in range(1, config.epochs + 1):
@@ -99,6 +103,8 @@ def tune_router(
         if not np.isfinite(held_out_loss):
             raise LorarecError(f"the loss is {held_out_loss} after epoch {epoch}: lower the learning rate")
         losses.append({"epoch": epoch, "trained": trained, "held_out": held_out_loss})
+        if run is not None:
+            run.log({"loss": trained, "eval_loss": held_out_loss}, epoch)
         if stopping.step(-held_out_loss):
             break
     stopping.restore()

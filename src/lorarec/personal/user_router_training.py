@@ -4,13 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 
 from lorarec.backbone import Backbone
 from lorarec.data import USER, Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, JsonObject, new_folder, refuse_existing, versions, write_json
+from lorarec.evaluation import METRIC_NAMES, METRICS
+from lorarec.io import FolderKind, JsonObject, new_folder, read_json, refuse_existing, versions, write_json
 from lorarec.lora import (
     AdapterBank,
     AdapterLike,
@@ -29,6 +31,7 @@ from lorarec.personal.user_adapters import REPRESENTATION, USERS, user_weights
 from lorarec.personal.user_features import fit_on_training_part, user_features
 from lorarec.personal.user_router import CRM, RECORD, VECTORS
 from lorarec.prompts import true_places
+from lorarec.training import TrackingConfig, shown_options, tracked_run
 
 CONSTANT = "constant"
 WEIGHTS = "weights"
@@ -61,6 +64,7 @@ def train_user_router(
     config: UserRouterConfig | None = None,
     *,
     ctr_model: str | Path = "din",
+    tracking: TrackingConfig | None = None,
     overwrite: bool = False,
     progress: bool = False,
     report: Callable[[UserRouterResult], object] | None = None,
@@ -83,6 +87,8 @@ def train_user_router(
         ctr_model: Name of a click-through model to fit (a key of `lorarec.ctr.MODELS`), path of the folder of one that
             was trained on the same training part, such as `crm/` of an earlier `out`, or `titles`, which needs no
             ratings.
+        tracking: Trackers that get the losses of each epoch, and at the end the mean weights, the metrics and the
+            pictures that `report` wrote; the defaults of `TrackingConfig` if None.
         overwrite: Replace a folder of this kind at `out`.
         progress: Show progress bars on standard error.
         report: Function that is called with the result before the folder is renamed to `out`; files that it writes into
@@ -90,7 +96,7 @@ def train_user_router(
 
     Raises:
         LorarecError: If adapters are unusable or were trained on different prompts, the dataset has no ratings or no
-            validation cases, `out` exists, or a loss is not finite.
+            validation cases, `out` exists, a loss is not finite, or a tracker cannot start the run.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, UserRouterConfig, load_split, train_user_router
@@ -131,11 +137,16 @@ def train_user_router(
     )
     torch.manual_seed(config.seed)
     input_size = fitted.representation.shape[1]
-    with new_folder(out, overwrite, FolderKind.USER_ROUTER) as folder:
+    shown = shown_options(adapter_record) | asdict(config)
+    shown |= {"ctr_model": str(ctr_model), "adapters": ", ".join(str(adapter.source) for adapter in read)}
+    with (
+        new_folder(out, overwrite, FolderKind.USER_ROUTER) as folder,
+        tracked_run(tracking or TrackingConfig(), out.name, folder, shown) as run,
+    ):
         with PersonalLora(
             backbone, bank, input_size, combine=config.combine, trainable=False, record=adapter_record
         ) as personal:
-            trace = tune_router(personal, fitted, held_out, prompts.builder, config, progress)
+            trace = tune_router(personal, fitted, held_out, prompts.builder, config, progress, run)
             weights = user_weights(personal, users)
             personal.router.mean.copy_(torch.from_numpy(weights.mean(0)))
             personal.save(folder / PERSONAL)
@@ -155,7 +166,24 @@ def train_user_router(
         write_template(folder, adapter_record)
         if report is not None:
             report(UserRouterResult(folder, users, record))
+        run.log(_figures(folder, weights))
+        run.log_pictures(sorted(folder.glob("*.png")))
     return UserRouterResult(out, users, record)
+
+
+def _figures(folder: Path, weights: np.ndarray) -> dict[str, float]:
+    """Return what trackers get at the end: mean weights, and the metrics of every row if they were written.
+
+    Args:
+        folder: Folder of the user router.
+        weights: Weights of the users, (users, layers, K).
+    """
+    figures = {f"mean_weights/{number}": weight for number, weight in enumerate(weights.mean((0, 1)).tolist(), 1)}
+    settings = read_json(folder / METRICS)["settings"] if (folder / METRICS).is_file() else {}
+    for result in settings.values():
+        for row, values in result["rows"].items():
+            figures |= {f"test_{row}/{name}": values[name]["mean"] for name in METRIC_NAMES}
+    return figures
 
 
 def _cases(

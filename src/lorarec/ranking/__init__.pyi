@@ -10,6 +10,7 @@ from .fusion import has_adapters as has_adapters
 from .fusion_fit import DEFAULT_RECOMMENDERS as DEFAULT_RECOMMENDERS
 from .fusion_fit import fit_fusion as fit_fusion
 from .fusion_fit import fuse as fuse
+from .fusion_fit import fusion_recommender as fusion_recommender
 from .fusion_update import adapter_names as adapter_names
 from .fusion_update import update_fusion as update_fusion
 from .generation import generate_titles as generate_titles

@@ -43,6 +43,15 @@ DEFAULT_RECOMMENDERS: Mapping[str, JsonObject] = {
 }
 
 
+def fusion_recommender(name: str, options: Mapping[str, object] | None = None) -> Recommender[Any]:
+    """Return an unfitted recommender by its name, with `options` in place of those of `DEFAULT_RECOMMENDERS`.
+
+    Raises:
+        LorarecError: The name or an option is unknown.
+    """
+    return new_recommender(name, {**DEFAULT_RECOMMENDERS.get(name, {}), **(options or {})})
+
+
 def fuse(
     dataset: Dataset,
     adapters: Mapping[str, AdapterLike] | None = None,
@@ -93,7 +102,7 @@ def fuse(
     split = load_split(dataset) if split is None else split
     data = TrainingData(dataset, replace(split, test={}), backbone=backbone, seed=seed, progress=progress)
     if not isinstance(recommenders, Mapping):
-        recommenders = {name: new_recommender(name, DEFAULT_RECOMMENDERS.get(name)) for name in recommenders}
+        recommenders = {name: fusion_recommender(name) for name in recommenders}
     unfitted = _unfitted(adapters or {}, recommenders, backbone)
     if out is not None:
         _refuse_unsaveable(unfitted)

@@ -57,7 +57,7 @@ class P5Config(RecommenderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one = ("patience", "hidden_size", "num_layers", "max_history", "prefixes", "negatives", "batch_size")
-        refuse_out_of_range(self, at_least_one, ("epochs", "dropout"), ("learning_rate",))
+        refuse_out_of_range(self, at_least_one, ("epochs",), ("learning_rate",), ("dropout",))
 
 
 class P5Model(nn.Module):

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from lorarec.errors import LorarecError
+from lorarec.io import read_yaml
 from lorarec.serving.schemas import Number, Text, Weight
 
 #: Difference from 1 that the sum of shares may have, so that thirds can be written as 0.333333.
@@ -95,12 +95,7 @@ class Experiment(BaseModel):
         Raises:
             LorarecError: The file is missing or is not YAML, or a key or a value is not valid; the message names it.
         """
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise LorarecError(f"experiment {path} cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise LorarecError(f"experiment {path} is not YAML: {' '.join(str(error).split())}") from error
+        values = read_yaml(path, "experiment")
         if not isinstance(values, dict):
             raise LorarecError(f"experiment {path} must have the keys name and variants")
         try:

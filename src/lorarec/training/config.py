@@ -4,10 +4,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from lorarec.errors import LorarecError, refuse_out_of_range
-from lorarec.io import JsonObject
+from lorarec.io import JsonObject, read_yaml
 from lorarec.options import document_options, option
 from lorarec.prompts import EVIDENCE_HELP, PROMPTS, PromptConfig
 
@@ -109,10 +107,7 @@ class TrainingConfig(PromptConfig):
         super().__post_init__()
         at_least_one = _AT_LEAST_ONE + _AT_LEAST_ONE_IF_SET
         not_negative = ("eval_users", "weight_decay", "proximal", "seed")
-        refuse_out_of_range(self, at_least_one, not_negative, ("learning_rate", "temperature"))
-        for name in _SHARES:
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise LorarecError(f"option {name} must be in [0, 1), got {getattr(self, name)}")
+        refuse_out_of_range(self, at_least_one, not_negative, ("learning_rate", "temperature"), _SHARES)
         if not 0 <= self.hard_negatives <= 1:
             raise LorarecError(f"option hard_negatives must be in [0, 1], got {self.hard_negatives}")
         if self.loss == "next-token" and self.readout != "likelihood":
@@ -165,12 +160,7 @@ def read_recipe(path: str | Path, known: set[str] | None) -> JsonObject:
     Raises:
         LorarecError: If the file is missing, is not a YAML mapping, or has an unknown key.
     """
-    try:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LorarecError(f"cannot read recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LorarecError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+    recipe = read_yaml(path, "recipe")
     if not isinstance(recipe, dict):
         raise LorarecError(f"recipe {path} must be a mapping of option names to values")
     options = {str(key).replace("-", "_"): value for key, value in recipe.items()}

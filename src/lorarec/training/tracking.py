@@ -13,7 +13,7 @@ from lorarec.lora import AdapterRecord
 from lorarec.training.trackers import RUNS, RunInfo, TrackerRun
 from lorarec.training.tracking_config import TrackingConfig
 
-#: Name of the file with the ids of the runs, in the folder of an unfinished run.
+#: Name of the file with the ids of the runs, in the folder of the run.
 RUN_IDS = "tracked_runs.json"
 
 

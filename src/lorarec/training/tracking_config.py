@@ -1,4 +1,4 @@
-"""Options of experiment tracking, which `train`, `personalize` and experiments share."""
+"""Options of experiment tracking, which `train`, `personalize`, `train_user_router` and experiments share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

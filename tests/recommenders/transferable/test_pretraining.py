@@ -185,7 +185,8 @@ def test_only_a_pretrained_transformer_is_frozen(system: str, circles: TrainingD
     [
         ("unisrec", {"num_experts": 0}, "option num_experts must be at least 1, got 0"),
         ("unisrec", {"temperature": 0}, "option temperature must be positive, got 0"),
-        ("unisrec", {"drop_ratio": -1}, "option drop_ratio must not be negative, got -1"),
+        ("unisrec", {"drop_ratio": -1}, r"option drop_ratio must be in \[0, 1\), got -1"),
+        ("unisrec", {"dropout": 1}, r"option dropout must be in \[0, 1\), got 1"),
         ("recformer", {"hidden_size": 5}, "option hidden_size must be a multiple of 2"),
         ("recformer", {"mask_ratio": 2}, "option mask_ratio must be at most 1, got 2"),
         ("recformer", {"max_tokens": 1}, "option max_tokens must be at least 2, got 1"),

@@ -39,7 +39,7 @@ class NextItemConfig(RecommenderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one = ("hidden_size", "num_layers", "max_history", "negatives", "batch_size", "patience", "prefixes")
-        refuse_out_of_range(self, at_least_one, ("epochs", "dropout"), ("learning_rate",))
+        refuse_out_of_range(self, at_least_one, ("epochs",), ("learning_rate",), ("dropout",))
         if not 0 <= self.in_batch_share <= 1:
             raise LorarecError(f"option in_batch_share must be between 0 and 1, got {self.in_batch_share}")
 

@@ -57,10 +57,9 @@ class PretrainConfig(RecommenderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one = ("patience", "hidden_size", "num_layers", "max_history", "batch_size")
-        not_negative = ("pretrain_epochs", "pretrain_seed", "epochs", "dropout")
-        refuse_out_of_range(
-            self, at_least_one, not_negative, ("pretrain_learning_rate", "learning_rate", "temperature")
-        )
+        not_negative = ("pretrain_epochs", "pretrain_seed", "epochs")
+        positive = ("pretrain_learning_rate", "learning_rate", "temperature")
+        refuse_out_of_range(self, at_least_one, not_negative, positive, ("dropout",))
 
 
 @document_options

@@ -58,7 +58,7 @@ class UniSRecConfig(TransferConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_out_of_range(self, ("num_experts",), ("contrastive_weight", "drop_ratio"), ())
+        refuse_out_of_range(self, ("num_experts",), ("contrastive_weight",), below_one=("drop_ratio",))
 
 
 class UniSRec(TransferRecommender[UniSRecConfig]):
