@@ -32,7 +32,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -94,6 +94,35 @@ class Asked:
     call: Literal["rank", "recommend"] = "rank"
 
 
+@dataclass(frozen=True)
+class LoadResult:
+    """What clients got.
+
+    Attributes:
+        latencies: Seconds of each answer.
+        worst: Largest difference of a score to the offline one.
+        wrong: Number of answers with other scores than offline, or without some.
+        refused: Number of requests without an answer, such as those that met a full queue (429).
+    """
+
+    latencies: list[float] = field(default_factory=list)
+    worst: float = 0.0
+    wrong: int = 0
+    refused: int = 0
+
+    def __add__(self, other: "LoadResult") -> "LoadResult":
+        wrong, refused = self.wrong + other.wrong, self.refused + other.refused
+        return LoadResult(self.latencies + other.latencies, max(self.worst, other.worst), wrong, refused)
+
+    @property
+    def counts(self) -> str:
+        """Numbers of wrong answers and of refusals in words."""
+        return (
+            f"{self.wrong} of {len(self.latencies)} answers wrong (largest difference {self.worst:.0e}), "
+            f"{self.refused} requests refused"
+        )
+
+
 def write_adapters(backbone: Backbone, folder: Path) -> None:
     torch.manual_seed(0)
     for name in ("general", "specific"):
@@ -149,20 +178,18 @@ def served(folder: Path, *options: str) -> Iterator[tuple[str, int]]:
         process.wait()
 
 
-async def closed_loop(
-    url: str, requests: list[Asked], clients: int, seconds: float | None
-) -> tuple[list[float], float, int]:
-    """Latencies of all answers, the largest difference to the offline scores, and how many answers were wrong.
+async def closed_loop(url: str, requests: list[Asked], clients: int, seconds: float | None) -> LoadResult:
+    """Send requests, each client the next one when it has the answer to the last one.
 
     Requests are drawn at random for so many seconds; if `seconds` is None, each client sends its part of them once.
     """
     rng = np.random.default_rng(clients)
     latencies: list[float] = []
-    worst, wrong = 0.0, 0
+    worst, wrong, refused = 0.0, 0, 0
     async with AsyncClient(url, timeout=120, retries=0) as session:
 
         async def client(order: np.ndarray) -> None:
-            nonlocal worst, wrong
+            nonlocal worst, wrong, refused
             for number in order:
                 if end is not None and time.perf_counter() > end:
                     return
@@ -171,7 +198,8 @@ async def closed_loop(
                 try:
                     ranked = (await getattr(session, asked.call)(**asked.body)).ranking
                 except ServiceError:
-                    ranked = []
+                    refused += 1
+                    continue
                 latencies.append(time.perf_counter() - began)
                 found = {item.candidate: item.score for item in ranked}
                 differences = [abs(score - asked.scores[place]) for place, score in found.items()]
@@ -186,7 +214,7 @@ async def closed_loop(
             end = time.perf_counter() + seconds
             orders = [rng.integers(len(requests), size=100_000) for _ in range(clients)]
         await asyncio.gather(*(client(order) for order in orders))
-    return latencies, worst, wrong
+    return LoadResult(latencies, worst, wrong, refused)
 
 
 def read_metrics(url: str, *names: str) -> list[float]:
@@ -214,15 +242,14 @@ def load(folder: Path, requests: list[Asked], counts: list[int], seconds: float)
             for clients in counts:
                 before = batches(url)
                 began = time.perf_counter()
-                latencies, worst, wrong = asyncio.run(closed_loop(url, requests, clients, seconds))
+                result = asyncio.run(closed_loop(url, requests, clients, seconds))
                 took = time.perf_counter() - began
                 rows, passes, busy = (new - old for new, old in zip(batches(url), before, strict=True))
-                p50, p99 = statistics.median(latencies), float(np.quantile(latencies, 0.99))
+                p50, p99 = statistics.median(result.latencies), float(np.quantile(result.latencies, 0.99))
                 print(
-                    f"{way:14} {clients:3} clients: {len(latencies) / took:6.1f} requests/s, "
+                    f"{way:14} {clients:3} clients: {len(result.latencies) / took:6.1f} requests/s, "
                     f"p50 {1000 * p50:6.0f} ms, p99 {1000 * p99:6.0f} ms, {rows / passes:5.1f} per pass, "
-                    f"{100 * busy / took:3.0f}% of the time in passes; {wrong} of {len(latencies)} answers wrong "
-                    f"(largest difference {worst:.0e})",
+                    f"{100 * busy / took:3.0f}% of the time in passes; {result.counts}",
                     flush=True,
                 )
 
@@ -233,21 +260,21 @@ def compare_cache(folder: Path, requests: list[Asked], counts: list[int]) -> Non
     with served(folder) as (cached, _), served(folder, *NO_CACHE) as (uncached, _):
         for clients in counts:
             rates: dict[str, list[float]] = {cached: [], uncached: []}
-            wrong, worst, hits = 0, 0.0, prompt_hits(cached)
+            total, hits = LoadResult(), prompt_hits(cached)
             for turn in range(CACHE_ROUNDS):
                 block = [requests[place] for place in next(blocks)]
                 for url in (cached, uncached) if turn % 2 else (uncached, cached):
                     began = time.perf_counter()
-                    latencies, difference, mistakes = asyncio.run(closed_loop(url, block, clients, None))
-                    rates[url].append(len(latencies) / (time.perf_counter() - began))
-                    wrong, worst = wrong + mistakes, max(worst, difference)
+                    result = asyncio.run(closed_loop(url, block, clients, None))
+                    rates[url].append(len(result.latencies) / (time.perf_counter() - began))
+                    total += result
             ratios = np.array(rates[cached]) / np.array(rates[uncached])
             found, read = (new - old for new, old in zip(prompt_hits(cached), hits, strict=True))
             print(
                 f"{clients:3} clients, {100 * found / (found + read):.0f}% of the prompts cached: "
                 f"{np.median(rates[cached]):.1f} requests/s with the cache, {np.median(rates[uncached]):.1f} without, "
-                f"ratio {np.median(ratios):.2f} (rounds {', '.join(f'{ratio:.2f}' for ratio in ratios)}); {wrong} "
-                f"answers wrong (largest difference {worst:.0e})",
+                f"ratio {np.median(ratios):.2f} (rounds {', '.join(f'{ratio:.2f}' for ratio in ratios)}); "
+                f"{total.counts}",
                 flush=True,
             )
 
@@ -290,15 +317,15 @@ def compare_fusion(url: str, process: int, requests: dict[str, list[Asked]], cou
     for clients in counts:
         latencies: dict[str, list[float]] = {name: [] for name in requests}
         cpu_seconds: dict[str, list[float]] = {name: [] for name in requests}
-        wrong, worst = 0, 0.0
+        total = LoadResult()
         for _ in range(ROUNDS):
             for name, asked in requests.items():
                 before = sum(psutil.Process(process).cpu_times()[:2])
-                times, difference, mistakes = asyncio.run(closed_loop(url, asked, clients, seconds))
+                result = asyncio.run(closed_loop(url, asked, clients, seconds))
                 used = sum(psutil.Process(process).cpu_times()[:2]) - before
-                cpu_seconds[name].append(used / len(times))
-                latencies[name] += times
-                wrong, worst = wrong + mistakes, max(worst, difference)
+                cpu_seconds[name].append(used / len(result.latencies))
+                latencies[name] += result.latencies
+                total += result
         p50 = {name: statistics.median(times) for name, times in latencies.items()}
         for name, times in latencies.items():
             print(
@@ -308,8 +335,7 @@ def compare_fusion(url: str, process: int, requests: dict[str, list[Asked]], cou
         ratios = np.array(cpu_seconds["fusion"]) / np.array(cpu_seconds["adapter"])
         print(
             f"ratio    {clients:3} clients: p50 {p50['fusion'] / p50['adapter']:.2f}, CPU time {np.median(ratios):.2f} "
-            f"(rounds {', '.join(f'{ratio:.2f}' for ratio in ratios)}); {wrong} answers wrong (largest difference "
-            f"{worst:.0e})",
+            f"(rounds {', '.join(f'{ratio:.2f}' for ratio in ratios)}); {total.counts}",
             flush=True,
         )
 
@@ -344,15 +370,15 @@ async def soak(url: str, process: int, requests: list[Asked], clients: int, minu
 
     async with AsyncClient(url, timeout=120) as session:
         others = [asyncio.ensure_future(work(session)) for work in (visitors, look)]
-        latencies, worst, wrong = await closed_loop(url, requests, clients, 60 * minutes)
+        result = await closed_loop(url, requests, clients, 60 * minutes)
         for other in others:
             if other.done():
                 other.result()
             other.cancel()
     seconds, memory = np.array([found for found in looks if found[0] >= WARM * 60 * minutes]).T
     print(
-        f"soak of {minutes:g} min, {clients} clients: {len(latencies)} rankings, {wrong} wrong (largest difference "
-        f"{worst:.0e}), {seen[0]:,} new users and titles, {len(looks)} reloads; "
+        f"soak of {minutes:g} min, {clients} clients: {result.counts}, {seen[0]:,} new users and titles, "
+        f"{len(looks)} reloads; "
         f"{memory[0]:.1f} MiB after {seconds[0] / 60:.1f} min, "
         f"{memory[-1]:.1f} MiB at the end, slope {3600 * np.polyfit(seconds, memory, 1)[0]:+.1f} MiB per hour"
     )
