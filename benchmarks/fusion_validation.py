@@ -49,7 +49,7 @@ def main() -> None:
         data = replace(data, split=split, cases={WARM: sample_users(split.test[WARM], recipe.users, 0)})
     options = recipe.rows[arguments.row].options
     systems = {name: each for name, each in options["systems"].items() if name not in arguments.leave_out}
-    config = FusionRowConfig(**{**options, "systems": systems, "train_on_validation": False})
+    config = FusionRowConfig(**{**options, "systems": systems, "hold_out_validation": True})
     arguments.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[np.ndarray]] = {setting: [] for setting in data.cases}
     for seed in arguments.seeds:

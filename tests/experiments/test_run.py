@@ -261,10 +261,10 @@ def test_a_row_that_is_done_again_is_named(write_recipe: Callable[..., Path], tm
 
     assert "again" not in run()
     record = read_json(record_path)
-    assert record["made_from"].pop("versions") == [2, 1, 1]
+    assert record["made_from"].pop("versions") == [3, 1, 1]
     write_json(record_path, record)
     assert "fusion-seed1: done again, its record has other options or another version" in run()
-    assert read_json(record_path)["made_from"]["versions"] == [2, 1, 1]
+    assert read_json(record_path)["made_from"]["versions"] == [3, 1, 1]
     assert "fusion-seed1: done before" in run()
 
 

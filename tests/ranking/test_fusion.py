@@ -136,7 +136,7 @@ def test_recommenders_learn_from_validation_targets_and_the_weights_do_not(
             found = each.group.recommenders["item-knn"].score(extended)
             for one, two in zip(found, fitted.score(extended), strict=True):
                 np.testing.assert_array_equal(one, two)
-    alone = fuse(dataset, recommenders=CHEAP, split=split, config=replace(fusion.config, train_on_validation=False))
+    alone = fuse(dataset, recommenders=CHEAP, split=split, config=replace(fusion.config, hold_out_validation=True))
     np.testing.assert_array_equal(alone.model.weights, fusion.model.weights)
     assert alone.group.data.split.train.equals(split.train)
 
@@ -144,7 +144,7 @@ def test_recommenders_learn_from_validation_targets_and_the_weights_do_not(
 def test_next_item_models_are_trained_further_on_validation_targets(
     log: tuple[Dataset, Split], trained: Fusion, shared_backbone: Backbone
 ) -> None:
-    config = replace(trained.config, train_on_validation=False)
+    config = replace(trained.config, hold_out_validation=True)
     recommenders = {
         name: type(each)(each.config) for name, each in trained.group.recommenders.items() if name != "shop"
     }
@@ -180,13 +180,13 @@ def test_a_fusion_of_an_earlier_version_did_not_learn_from_validation_targets(
         recommenders=CHEAP,
         out=tmp_path / "fusion",
         split=split,
-        config=replace(fusion.config, train_on_validation=False),
+        config=replace(fusion.config, hold_out_validation=True),
     )
     record = read_json(tmp_path / "fusion" / "fusion.json")
-    del record["options"]["train_on_validation"]
+    del record["options"]["hold_out_validation"]
     write_json(tmp_path / "fusion" / "fusion.json", record)
     loaded = Fusion.load(tmp_path / "fusion", dataset, split=split)
-    assert not loaded.config.train_on_validation
+    assert loaded.config.hold_out_validation
     for one, two in zip(loaded.score(split.valid), alone.score(split.valid), strict=True):
         np.testing.assert_array_equal(one, two)
 

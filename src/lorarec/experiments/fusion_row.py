@@ -44,7 +44,7 @@ class FusionRow(ScorerRecommender[FusionRowConfig]):
 
     The systems are fitted without the hidden items first. Those that score new items do so as they do then, others are
     fitted again with all items; see `lorarec.recommenders.Recommender.refit`. Then those that can be updated learn from
-    the validation targets, unless the option `train_on_validation` is off.
+    the validation targets, unless the option `hold_out_validation` is set.
     """
 
     config_class = FusionRowConfig

@@ -1,5 +1,6 @@
 """The folder of personal adapters, which a hub id names as well, without the libraries that load models."""
 
+import os
 from pathlib import Path
 
 from lorarec.errors import LorarecError
@@ -29,7 +30,7 @@ def personal_folder(source: str | Path) -> Path:
         LorarecError: If there is no such folder, or it cannot be downloaded.
     """
     folder = local_folder(source, PERSONAL_FILES, "personal adapters")
-    if not (folder / PERSONAL / FolderKind.PERSONAL_LORA.marker).is_file():
+    if not os.path.lexists(folder / PERSONAL / FolderKind.PERSONAL_LORA.marker):
         raise LorarecError(
             f"{source} has no personal adapters: give a folder of `lorarec personal train` or `lorarec personal "
             "choose`, or its hub id"

@@ -290,9 +290,9 @@ class Fusion:
             if file_fingerprint(*_adapter_files(folder)) != record["adapters"]:
                 raise LorarecError(f"the adapters in {folder / ADAPTERS} do not match {RECORD}: make the fusion again")
             tensors = load_file(folder / TENSORS)
-            # Folders without the option are of a version that did not train on validation targets.
-            config = build_options(FusionConfig, {"train_on_validation": False, **record["options"]})
-            trained_on = with_validation_targets(split) if config.train_on_validation else replace(split, test={})
+            # Folders without the option are of a version that held out the validation targets.
+            config = build_options(FusionConfig, {"hold_out_validation": True, **record["options"]})
+            trained_on = replace(split, test={}) if config.hold_out_validation else with_validation_targets(split)
             data = TrainingData(dataset, trained_on, seed=record["seed"])
             group = ScorerGroup(
                 {name: _restore(folder, name, record, tensors, data, backbone) for name in record["scorers"]}, data

@@ -70,7 +70,7 @@ def fuse(
     The recommenders are fitted without a share of the items, and the last stage is fitted to their scores of validation
     cases in which these items are new. Recommenders that score new items do so as they do then; all others are
     fitted again, to the whole training part (see `lorarec.recommenders.Recommender.refit`). Then they learn from the
-    targets of the validation cases, unless the option `train_on_validation` is off. Adapters are not trained; only the
+    targets of the validation cases, unless the option `hold_out_validation` is set. Adapters are not trained; only the
     words of evidence in their prompts are counted anew. Test cases are not read.
 
     Args:
@@ -140,7 +140,7 @@ def fit_fusion(recommenders: Mapping[str, Recommender[Any]], data: TrainingData,
         "log_loss": float(-model.log_posterior(scores, model.fitted_prior)[scores.starts + targets].mean()),
     }
     group = group.refit(data)
-    if config.train_on_validation:
+    if not config.hold_out_validation:
         group = group.learn_validation_targets()
     return Fusion(group, model, pool_model, config, {"split": data.split.fingerprint, "fit": fit, INDEX_RULES: True})
 

@@ -69,7 +69,7 @@ def update_fusion(
     recommenders = dict(fusion.group.update(data, epochs).recommenders)
     recommenders |= {name: each.fit(data) for name, each in replaced.items()}
     group = ScorerGroup(recommenders, data)
-    if fusion.config.train_on_validation:
+    if not fusion.config.hold_out_validation:
         group = group.learn_validation_targets()
     record = {**fusion.record, "split": split.fingerprint, "updated_from": before.dataset.fingerprint}
     return Fusion(group, fusion.model, fusion.pool_model, fusion.config, record)

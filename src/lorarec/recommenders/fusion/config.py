@@ -7,6 +7,9 @@ from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.options import document_options, option
 from lorarec.recommenders.recommender_config import RecommenderConfig
 
+#: Panel of the command line's help.
+FIT = "Fit"
+
 
 @document_options
 @dataclass(frozen=True)
@@ -23,16 +26,20 @@ class FusionConfig(RecommenderConfig):
         0.1,
         "Share of the known items that are hidden from all scorers while the fusion is fitted, so that it learns what "
         "the scores of new items are worth.",
+        FIT,
     )
-    cases: int = option(3000, "Maximum number of validation cases on which the fusion is fitted.")
-    new_targets: float = option(0.33, "Maximum share of these cases whose right item is a hidden one.")
+    cases: int = option(3000, "Maximum number of validation cases on which the fusion is fitted.", FIT)
+    new_targets: float = option(0.33, "Maximum share of these cases whose right item is a hidden one.", FIT)
     pool: int = option(
-        100, "Number of candidates that an index proposes when the fusion for whole catalogues is fitted; 0 for none."
+        100,
+        "Number of candidates that an index proposes when the fusion for whole catalogues is fitted; 0 for none.",
+        FIT,
     )
-    train_on_validation: bool = option(
-        True,
-        "Let the recommenders learn from the targets of the validation cases as well, after the fusion was fitted to "
-        "their scores of these cases.",
+    hold_out_validation: bool = option(
+        False,
+        "Do not let the recommenders learn from the targets of the validation cases once the fusion is fitted, so that "
+        "they can be compared with others that know the training part alone.",
+        FIT,
     )
     new_item_prior: float | Literal["auto"] = option(
         "auto",
