@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from lorarec.data import Dataset, Split
 from lorarec.recommenders import TextSimilarity, TextSimilarityConfig, TrainingData, UniSRec, UniSRecConfig
-from lorarec.recommenders.text_embeddings import LSA, lsa_embeddings
+from lorarec.recommenders.text_embeddings import LSA, lsa_embeddings, text_source
 from tests.factories import circle_log
 
 TITLES = ["red desk lamp", "blue desk lamp", "green lamp shade", "oak desk", "oak chair", "red chair", "garden hose"]
@@ -90,3 +90,12 @@ def test_pretraining_and_target_share_the_words(dataset: Dataset, split: Split) 
     general = circle_log("circles")
     fitted = UniSRec(config).fit(TrainingData(dataset, split, general=[general]))
     assert all(np.isfinite(scores).all() for scores in fitted.score(split.test["warm"]))
+
+
+def test_cached_weights_belong_to_one_basis(dataset: Dataset, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine may turn the basis where singular values are equal; weights of one are wrong for the other."""
+    data = TrainingData(dataset, split)
+    here = text_source(data, LSA)
+    assert text_source(data, LSA) == here
+    monkeypatch.setattr("lorarec.recommenders.text_embeddings.lsa_embeddings", lambda *of: -lsa_embeddings(*of))
+    assert text_source(data, LSA) != here

@@ -1,5 +1,6 @@
 """Embeddings of titles, by a sentence encoder, by their words or by the backbone, which recommenders share."""
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -156,13 +157,17 @@ def centre(embeddings: np.ndarray) -> np.ndarray:
 
 
 def text_source(data: TrainingData, text_encoder: str | None) -> dict[str, str]:
-    """Return what decides the embeddings of `text_embeddings`: the fingerprint of the encoder, titles or backbone.
+    """Return what decides the embeddings of `text_embeddings`: the fingerprint of the encoder or of the backbone.
+
+    For `LSA` it is the fingerprint of the embeddings themselves, whose basis may differ between machines and versions
+    of libraries where singular values are equal.
 
     Raises:
         LorarecError: As for `text_embeddings`.
     """
     if text_encoder == LSA:
-        return {"text_encoder": LSA, "titles": _hash(_all_titles(data))}
+        titles = _all_titles(data)
+        return {"text_encoder": LSA, "embeddings": hashlib.sha256(lsa_embeddings(titles, titles).tobytes()).hexdigest()}
     if text_encoder is not None:
         return {"text_encoder": SentenceEncoder.from_pretrained(text_encoder).fingerprint}
     return {"backbone": _backbone(data).fingerprint}

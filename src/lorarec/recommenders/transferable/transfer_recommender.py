@@ -39,7 +39,9 @@ class TransferRecommender(ScorerRecommender[Config]):
         known: Items with training interactions.
     """
 
-    version = 2  # of the first version, an untrained Transformer stayed frozen, and a fusion trained once
+    # In the first version an untrained Transformer stayed frozen, and a fusion trained once; in the second, embeddings
+    # of words depended on the number of threads.
+    version = 3
     scores_new_items = True
     model: NextItemModel
     model_of_new_items: NextItemModel | None = None
