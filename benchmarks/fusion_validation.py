@@ -23,7 +23,9 @@ from lorarec.data.candidates import draw_candidates
 from lorarec.evaluation import sample_users
 from lorarec.experiments import read_experiment
 from lorarec.experiments.experiment_data import ExperimentData
-from lorarec.experiments.fusion_row import FusionRow, FusionRowConfig
+from lorarec.experiments.fusion_row import FusionRow
+from lorarec.experiments.row_key import row_key
+from lorarec.io import RunDir, new_file
 from lorarec.metrics import bootstrap_interval, ndcg, paired_t_test, target_ranks
 from lorarec.prompts import true_places
 from lorarec.ranking import Fusion
@@ -49,14 +51,16 @@ def main() -> None:
         data = replace(data, split=split, cases={WARM: sample_users(split.test[WARM], recipe.users, 0)})
     options = recipe.rows[arguments.row].options
     systems = {name: each for name, each in options["systems"].items() if name not in arguments.leave_out}
-    config = FusionRowConfig(**{**options, "systems": systems, "hold_out_validation": True})
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    options = {**options, "systems": systems, "hold_out_validation": True}
+    RunDir(arguments.out, data.identity(recipe) | row_key("fusion", options)).open()
     found: dict[str, list[np.ndarray]] = {setting: [] for setting in data.cases}
     for seed in arguments.seeds:
         file = arguments.out / f"seed{seed}.safetensors"
         if not file.is_file():
             training = data.training_data(recipe, None, seed, arguments.out / "artefacts", progress=True)
-            save_file(measure(FusionRow(config).fit(training).fusion, data.cases), file)
+            values_of_seed = measure(FusionRow.from_options(options).fit(training).fusion, data.cases)
+            with new_file(file) as temporary:
+                save_file(values_of_seed, temporary)
         stored = load_file(file)
         for setting, values in found.items():
             values.append(stored[setting])
@@ -68,7 +72,7 @@ def measure(fusion: Fusion, cases: dict[str, pl.DataFrame]) -> dict[str, np.ndar
     """Return NDCG (rows, cut-offs, cases) of each setting."""
     group = fusion.group.learn_validation_targets()
     both = (fusion, Fusion(group, fusion.model, fusion.pool_model, fusion.config, fusion.record))
-    return {setting: np.stack([ndcg_of(fusion, each) for fusion in both]) for setting, each in cases.items()}
+    return {setting: np.stack([ndcg_of(ranked, each) for ranked in both]) for setting, each in cases.items()}
 
 
 def ndcg_of(fusion: Fusion, cases: pl.DataFrame) -> np.ndarray:
