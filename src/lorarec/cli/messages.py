@@ -12,8 +12,8 @@ _VALUE = re.compile(r"""\b(\w+)=(\w+|"[^"]*"|'[^']*')""")
 _NAME = re.compile(r"""(?<![\w/.'"-])(?:(?<=option )\w+|[a-z]+(?:_[a-z]+)+)(?![\w/'"]|\.\w)""")
 
 
-class _ForTerminals:
-    """What `Verb` and `VerbGroup` have in common."""
+class _VerbMixin:
+    """Help and error messages of `Verb` and `VerbGroup`."""
 
     params: list[Any]
 
@@ -34,11 +34,11 @@ class _ForTerminals:
             raise LorarecError(with_flags(str(error), flags)) from error
 
 
-class Verb(_ForTerminals, TyperCommand):
+class Verb(_VerbMixin, TyperCommand):
     """A command whose help fills the lines of the terminal and whose error messages name its options by their flags."""
 
 
-class VerbGroup(_ForTerminals, TyperGroup):
+class VerbGroup(_VerbMixin, TyperGroup):
     """A group of commands that is a command itself, with the help and the messages of a `Verb`."""
 
 

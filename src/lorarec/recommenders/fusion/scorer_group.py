@@ -77,7 +77,7 @@ class ScorerGroup:
         """
         data = replace(self.data, split=with_validation_targets(self.data.split))
         longer = {
-            name: each.update(data, self.data, UPDATE_EPOCHS) if _can_be_updated(each, data) else each
+            name: each.update(data, self.data, UPDATE_EPOCHS) if _can_be_updated(each, self.data) else each
             for name, each in self.recommenders.items()
         }
         return type(self)(longer, data)
