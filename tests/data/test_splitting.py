@@ -233,6 +233,23 @@ def test_other_options_get_a_folder_of_their_own(saved: Dataset) -> None:
     assert len(list(saved.folder.glob("split*"))) == 2
 
 
+@pytest.mark.parametrize("other", [{}, {"negatives": 5}])
+def test_a_split_that_another_process_stores_meanwhile_is_used_if_it_has_the_same_options(
+    saved: Dataset, monkeypatch: pytest.MonkeyPatch, other: Any
+) -> None:
+    assert saved.folder is not None
+    folder = saved.folder / "split"
+
+    def draw(*arguments: Any, **options: Any) -> Split:
+        if not folder.exists():
+            draw_split(saved, **{"negatives": 9, **other}).save(folder)
+        return draw_split(*arguments, **options)
+
+    monkeypatch.setattr("lorarec.data.splitting.draw_split", draw)
+    assert load_split(saved, negatives=9).info["options"]["negatives"] == 9
+    assert Split.load(folder).info["options"]["negatives"] == other.get("negatives", 9)
+
+
 def test_a_dataset_without_a_folder_is_drawn_the_same_every_time(dataset: Dataset) -> None:
     assert load_split(dataset).fingerprint == load_split(dataset).fingerprint
 

@@ -74,6 +74,17 @@ def test_base_gives_missing_keys(write_recipe: Callable[..., Path], tmp_path: Pa
     assert (recipe.users, recipe.seeds, list(recipe.rows)) == (7, [4, 5], ["bpr-mf"])
 
 
+def test_a_base_may_have_a_base_but_not_itself(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    write_recipe(users=7)
+    (tmp_path / "second.yaml").write_text("base: recipe.yaml\nseeds: [4, 5]\n")
+    (tmp_path / "third.yaml").write_text("base: second.yaml\nsettings: [new-item]\n")
+    recipe = read_experiment(tmp_path / "third.yaml")
+    assert (recipe.users, recipe.seeds, recipe.settings) == (7, [4, 5], ["new-item"])
+    (tmp_path / "second.yaml").write_text("base: third.yaml\n")
+    with pytest.raises(LorarecError, match=r"third.yaml, key base: .*third.yaml is based on itself"):
+        read_experiment(tmp_path / "third.yaml")
+
+
 def test_tables_are_named_by_setting_and_share() -> None:
     assert table_name("warm", None) == "warm"
     assert table_name("new-item", 0.1) == "new-item 10%"

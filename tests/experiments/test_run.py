@@ -268,6 +268,26 @@ def test_a_row_that_is_done_again_is_named(write_recipe: Callable[..., Path], tm
     assert "fusion-seed1: done before" in run()
 
 
+def test_the_report_names_every_machine_that_rows_were_fitted_on(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe, out = read_experiment(write_recipe(rows={"bpr-mf": {"options": QUICK}}, users=20)), tmp_path / "out"
+    console = Console(file=StringIO())
+    run_experiment(recipe, out, workers=ThisProcess(), console=console)
+    record = read_json(Job("bpr-mf", 1).record(out))
+    assert record["hardware"]["cores"] >= 1
+    elsewhere = {
+        "hardware": {"cores": 64, "memory_gib": 503.5, "gpu": "cuda:0 (A, 80 GiB)"},
+        "versions": {"torch": "9.9"},
+    }
+    write_json(Job("bpr-mf", 1).record(out), record | elsewhere)
+    run_experiment(recipe, out, workers=ThisProcess(), console=console)
+    lines = (out / "table.md").read_text().splitlines()
+    assert "- hardware: 64 cores, 503.5 GiB, GPU cuda:0 (A, 80 GiB)" in lines
+    assert len([line for line in lines if line.startswith("- hardware: ")]) == 2  # the baselines are of this machine
+    assert "- versions: torch 9.9" in lines
+
+
 def test_trials_see_validation_cases_only(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     tried = {"learning_rate": [1e-4, 1e-2, 3e-2], "hidden_size": [2, 4, 8]}
     recipe = read_experiment(write_recipe(rows={"bpr-mf": {"options": QUICK, "tune": tried}}, trials=4))

@@ -187,8 +187,14 @@ def load_split(dataset: Dataset, **options: Unpack[SplitOptions]) -> Split:
     if not _stored(folder):
         split = draw_split(dataset, **options)
         is_cached = HubId.of_folder(dataset.folder) is not None  # the hub's cache is not ours to change
-        if os.access(dataset.folder, os.W_OK) and not is_cached and not _stored(folder):
+        if is_cached or not os.access(dataset.folder, os.W_OK):
+            return split
+        try:
             split.save(folder)
+        except LorarecError:
+            if not _stored(folder):
+                raise
+            return load_split(dataset, **options)  # another process stored one at the same time
         return split
     split = Split.load(folder)
     if split.info["dataset"] != dataset.fingerprint:

@@ -1,5 +1,6 @@
 """Jobs of an experiment: a row is fitted with one seed, or its options are tuned, in a process of its own."""
 
+import os
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 import psutil
 
+from lorarec.backbone import describe_accelerators
 from lorarec.data import USER
 from lorarec.errors import LorarecError
 from lorarec.evaluation import METRICS_OF, metrics_per_case, rank_cases
@@ -20,7 +22,7 @@ from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.experiments.row_key import recorded_key, row_key
 from lorarec.experiments.tune import Fit, tune
 from lorarec.experiments.workers import run_in_subprocess
-from lorarec.io import JsonObject, new_file, read_json, versions, write_json
+from lorarec.io import JsonObject, new_file, read_json, total_memory, versions, write_json
 from lorarec.recommenders import BASELINES, Scorer, TrainingData
 from lorarec.retrieval import INDEX_VERSION
 
@@ -162,8 +164,16 @@ def _rank(
 def _write_record(recipe: Recipe, out: Path, job: Job, results: JsonObject, began: float) -> None:
     """Write the record of a job: its results, the values that decide them, and its cost."""
     cost = {"seconds": time.perf_counter() - began, "peak_mib": _peak_mib(job)}
-    record = {"made_from": job.made_from(recipe), "versions": versions(), **results, **cost}
-    write_json(job.record(out), record)
+    machine = {"versions": versions(), "hardware": _hardware()}
+    write_json(job.record(out), {"made_from": job.made_from(recipe), **machine, **results, **cost})
+
+
+def _hardware() -> JsonObject:
+    """Return the number of cores that this process may use, the memory, and the name of the GPU if there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    accelerators = describe_accelerators()
+    gpu = accelerators[0] if accelerators else None
+    return {"cores": cores, "memory_gib": round(total_memory() / 2**30, 1), "gpu": gpu}
 
 
 def read_ranks(out: Path, job: Job, setting: str) -> np.ndarray:

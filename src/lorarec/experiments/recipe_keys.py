@@ -46,9 +46,14 @@ def read_keys(path: str | Path, kind: type, build: Callable[[JsonObject], _Recip
 
 
 def _with_base(path: str | Path, known: set[str] | None) -> JsonObject:
+    """Return the keys of a recipe and, where they are missing, those of the recipes that it is based on in turn."""
     given = read_recipe(path, known)
-    if base := given.pop(_BASE, None):
-        given = {**read_recipe(Path(path).parent / str(base), known and known - {_BASE}), **given}
+    files = [Path(path).resolve()]
+    while base := given.pop(_BASE, None):
+        files.append((files[-1].parent / str(base)).resolve())
+        if files[-1] in files[:-1]:
+            raise LorarecError(f"recipe {path}, key {_BASE}: {files[-1]} is based on itself")
+        given = {**read_recipe(files[-1], known), **given}
     return given
 
 

@@ -35,7 +35,7 @@ def write_table(table: ExperimentTable, folder: Path) -> None:
 def markdown(table: ExperimentTable) -> str:
     """Return the report: the table of each setting, then descriptions of the rows and columns."""
     protocol = table.evaluation.protocol
-    dataset, split, machine = protocol["dataset"], protocol["split"], protocol["hardware"]
+    dataset, split = protocol["dataset"], protocol["split"]
     general = ", ".join(f"{each['name']} ({each['fingerprint']})" for each in protocol["general"]) or "none"
     seeds = ", ".join(map(str, protocol["seeds"]))
     lines = [
@@ -45,9 +45,12 @@ def markdown(table: ExperimentTable) -> str:
         f"- split: {describe_options(split['options'])} ({split['fingerprint']})",
         f"- cases: {protocol['limit'] or 'all'} test users of each setting; seeds {seeds}",
         f"- backbone: {protocol['backbone'] or 'none'}",
-        f"- hardware: {machine['cores']} cores, {machine['memory_gib']} GiB, GPU {machine['gpu'] or 'none'}; "
-        f"{protocol['hours']:.2f} hours over all rows",
-        versions_line(protocol["versions"]),
+        *(
+            f"- hardware: {machine['cores']} cores, {machine['memory_gib']} GiB, GPU {machine['gpu'] or 'none'}"
+            for machine in protocol["hardware"]
+        ),
+        f"- time: {protocol['hours']:.2f} hours over all rows",
+        *map(versions_line, protocol["versions"]),
         "",
         picture_line(table.evaluation),
         "",

@@ -1,13 +1,11 @@
 """The table of an experiment: metrics over seeds, from the ranks in the files of finished jobs."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lorarec.backbone import describe_accelerators
 from lorarec.data import USER
 from lorarec.errors import LorarecError
 from lorarec.evaluation import (
@@ -23,7 +21,7 @@ from lorarec.evaluation import (
 from lorarec.experiments.experiment_data import SEED, ExperimentData
 from lorarec.experiments.job import Job, read_ranks
 from lorarec.experiments.recipe import Recipe, table_name
-from lorarec.io import JsonObject, read_json, total_memory, versions
+from lorarec.io import JsonObject, read_json
 
 #: Metrics of the table in table.md; others are left to table.json.
 TABLE_METRICS = ("ndcg@1", "ndcg@3", "ndcg@10", "hr@10", "mrr")
@@ -104,8 +102,8 @@ def build_table(
         "candidates": recipe.candidates,
         "limit": recipe.users,
         "seed": SEED,
-        "versions": versions(),
-        "hardware": _hardware(),
+        "versions": _distinct(record["versions"] for record in records.values()),
+        "hardware": _distinct(record["hardware"] for record in records.values() if "hardware" in record),
         "hours": sum(read_json(path)["seconds"] for path in _record_files(recipe, out, records)) / 3600,
     }
     reasons = {job.name: reason for job, reason in failed.items()}
@@ -166,12 +164,13 @@ def _best_other(row: str, values: Mapping[str, np.ndarray], column: int) -> str:
     return max((other for other in values if other != row), key=lambda other: values[other][:, column].mean())
 
 
-def _hardware() -> JsonObject:
-    """Return the number of cores that this process may use, the memory, and the name of the GPU if there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    accelerators = describe_accelerators()
-    gpu = accelerators[0] if accelerators else None
-    return {"cores": cores, "memory_gib": round(total_memory() / 2**30, 1), "gpu": gpu}
+def _distinct(values: Iterable[JsonObject]) -> list[JsonObject]:
+    """Return each of several values once: rows of a table may come from several machines."""
+    found: list[JsonObject] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
 
 
 def _tuning_record(recipe: Recipe, out: Path, job: Job) -> Path | None:
