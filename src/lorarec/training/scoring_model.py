@@ -162,7 +162,8 @@ def _is_fused(model: Any, name: str) -> bool:
 @contextmanager
 def _recomputed(model: Any) -> Iterator[None]:
     """Compute the activations of forward passes within the block again in the backward pass, if the model can."""
-    switch = getattr(model, "supports_gradient_checkpointing", False) and not model.is_gradient_checkpointing
+    active = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    switch = getattr(model, "supports_gradient_checkpointing", False) and not active
     if switch:
         _checkpointing(model, "enable")
     try:

@@ -18,7 +18,7 @@ def released(model, prompt, tokens):
     """Reference: full passes without a cache, one prompt at a time."""
     ids, entropies = list(prompt), []
     for _ in range(tokens):
-        p = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].softmax(-1)
+        p = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1].softmax(-1)
         entropies.append(-(p * p.log()).sum())
         ids.append(int(p.argmax()))
         if ids[-1] == model.config.eos_token_id:
@@ -39,7 +39,7 @@ def test_tokens_equals_full_passes(any_backbone, make_prompts):
 def test_tokens_after_the_end_do_not_count(tiny_backbone):
     model = tiny_backbone.model
     prompts = [[5, 6, 7], [9, 8, 7, 6, 5]]
-    first = int(model(input_ids=torch.tensor([prompts[0]])).logits[0, -1].argmax())
+    first = int(model(input_ids=torch.tensor([prompts[0]], device=model.device)).logits[0, -1].argmax())
     model.generation_config.eos_token_id = model.config.eos_token_id = first
     with torch.no_grad():
         found = token_entropy(model, prompts, 4)
