@@ -48,12 +48,13 @@ def read_keys(path: str | Path, kind: type, build: Callable[[JsonObject], _Recip
 def _with_base(path: str | Path, known: set[str] | None) -> JsonObject:
     """Return the keys of a recipe and, where they are missing, those of the recipes that it is based on in turn."""
     given = read_recipe(path, known)
-    files = [Path(path).resolve()]
+    file, read = Path(path), {Path(path).resolve()}
     while base := given.pop(_BASE, None):
-        files.append((files[-1].parent / str(base)).resolve())
-        if files[-1] in files[:-1]:
-            raise LorarecError(f"recipe {path}, key {_BASE}: {files[-1]} is based on itself")
-        given = {**read_recipe(files[-1], known), **given}
+        file = file.parent / str(base)
+        if file.resolve() in read:
+            raise LorarecError(f"recipe {path}, key {_BASE}: {file} is based on itself")
+        read.add(file.resolve())
+        given = {**read_recipe(file, known), **given}
     return given
 
 

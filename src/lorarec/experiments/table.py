@@ -102,8 +102,8 @@ def build_table(
         "candidates": recipe.candidates,
         "limit": recipe.users,
         "seed": SEED,
-        "versions": _distinct(record["versions"] for record in records.values()),
-        "hardware": _distinct(record["hardware"] for record in records.values() if "hardware" in record),
+        "versions": _distinct(records.values(), "versions"),
+        "hardware": _distinct(records.values(), "hardware"),
         "hours": sum(read_json(path)["seconds"] for path in _record_files(recipe, out, records)) / 3600,
     }
     reasons = {job.name: reason for job, reason in failed.items()}
@@ -164,12 +164,12 @@ def _best_other(row: str, values: Mapping[str, np.ndarray], column: int) -> str:
     return max((other for other in values if other != row), key=lambda other: values[other][:, column].mean())
 
 
-def _distinct(values: Iterable[JsonObject]) -> list[JsonObject]:
-    """Return each of several values once: rows of a table may come from several machines."""
+def _distinct(records: Iterable[JsonObject], key: str) -> list[JsonObject]:
+    """Return each value of a key once, since rows may come from several machines; earlier versions lack some keys."""
     found: list[JsonObject] = []
-    for value in values:
-        if value not in found:
-            found.append(value)
+    for record in records:
+        if key in record and record[key] not in found:
+            found.append(record[key])
     return found
 
 
