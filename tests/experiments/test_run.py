@@ -288,6 +288,18 @@ def test_the_report_names_every_machine_that_rows_were_fitted_on(
     assert "- versions: torch 9.9" in lines
 
 
+def test_the_report_says_where_the_hardware_of_rows_is_not_known(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe, out = read_experiment(write_recipe(rows={"bpr-mf": {"options": QUICK}}, users=20)), tmp_path / "out"
+    run_experiment(recipe, out, workers=ThisProcess(), console=Console(file=StringIO()))
+    record = read_json(Job("bpr-mf", 1).record(out))
+    del record["hardware"]  # as earlier versions wrote it
+    write_json(Job("bpr-mf", 1).record(out), record)
+    run_experiment(recipe, out, workers=ThisProcess(), console=Console(file=StringIO()))
+    assert "- hardware: not recorded for some rows" in (out / "table.md").read_text().splitlines()
+
+
 def test_trials_see_validation_cases_only(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     tried = {"learning_rate": [1e-4, 1e-2, 3e-2], "hidden_size": [2, 4, 8]}
     recipe = read_experiment(write_recipe(rows={"bpr-mf": {"options": QUICK, "tune": tried}}, trials=4))

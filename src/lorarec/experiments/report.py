@@ -22,7 +22,7 @@ from lorarec.evaluation import (
     versions_line,
 )
 from lorarec.experiments.table import ExperimentTable, table_metrics
-from lorarec.io import write_json, write_text
+from lorarec.io import JsonObject, write_json, write_text
 
 
 def write_table(table: ExperimentTable, folder: Path) -> None:
@@ -45,10 +45,7 @@ def markdown(table: ExperimentTable) -> str:
         f"- split: {describe_options(split['options'])} ({split['fingerprint']})",
         f"- cases: {protocol['limit'] or 'all'} test users of each setting; seeds {seeds}",
         f"- backbone: {protocol['backbone'] or 'none'}",
-        *(
-            f"- hardware: {machine['cores']} cores, {machine['memory_gib']} GiB, GPU {machine['gpu'] or 'none'}"
-            for machine in protocol["hardware"]
-        ),
+        *map(_hardware_line, protocol["hardware"]),
         f"- time: {protocol['hours']:.2f} hours over all rows",
         *map(versions_line, protocol["versions"]),
         "",
@@ -63,6 +60,12 @@ def markdown(table: ExperimentTable) -> str:
         lines += [*setting_heading(result), *_setting_table(table, name).markdown(), "", comparisons_note(result), ""]
     lines += ["## Rows", "", *_describe_rows(table), "", "## Columns", "", *_describe_columns(table)]
     return "\n".join(lines) + "\n"
+
+
+def _hardware_line(hardware: JsonObject | None) -> str:
+    if hardware is None:
+        return "- hardware: not recorded for some rows"
+    return f"- hardware: {hardware['cores']} cores, {hardware['memory_gib']} GiB, GPU {hardware['gpu'] or 'none'}"
 
 
 def _setting_table(table: ExperimentTable, name: str) -> ReportTable:

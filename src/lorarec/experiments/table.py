@@ -102,8 +102,9 @@ def build_table(
         "candidates": recipe.candidates,
         "limit": recipe.users,
         "seed": SEED,
-        "versions": _distinct(records.values(), "versions"),
-        "hardware": _distinct(records.values(), "hardware"),
+        "versions": _distinct(record["versions"] for record in records.values()),
+        # Rows of earlier versions did not record it: None.
+        "hardware": _distinct(record.get("hardware") for record in records.values()),
         "hours": sum(read_json(path)["seconds"] for path in _record_files(recipe, out, records)) / 3600,
     }
     reasons = {job.name: reason for job, reason in failed.items()}
@@ -164,12 +165,12 @@ def _best_other(row: str, values: Mapping[str, np.ndarray], column: int) -> str:
     return max((other for other in values if other != row), key=lambda other: values[other][:, column].mean())
 
 
-def _distinct(records: Iterable[JsonObject], key: str) -> list[JsonObject]:
-    """Return each value of a key once, since rows may come from several machines; earlier versions lack some keys."""
-    found: list[JsonObject] = []
-    for record in records:
-        if key in record and record[key] not in found:
-            found.append(record[key])
+def _distinct(values: Iterable[JsonObject | None]) -> list[JsonObject | None]:
+    """Return each value once, in the order of first occurrence: rows may have been fitted on several machines."""
+    found: list[JsonObject | None] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
     return found
 
 

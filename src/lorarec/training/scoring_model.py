@@ -162,8 +162,7 @@ def _is_fused(model: Any, name: str) -> bool:
 @contextmanager
 def _recomputed(model: Any) -> Iterator[None]:
     """Compute the activations of forward passes within the block again in the backward pass, if the model can."""
-    active = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
-    switch = getattr(model, "supports_gradient_checkpointing", False) and not active
+    switch = getattr(model, "supports_gradient_checkpointing", False) and not _is_checkpointing(model)
     if switch:
         _checkpointing(model, "enable")
     try:
@@ -171,6 +170,12 @@ def _recomputed(model: Any) -> Iterator[None]:
     finally:
         if switch:
             _checkpointing(model, "disable")
+
+
+def _is_checkpointing(model: Any) -> bool:
+    """Return whether gradient checkpointing is enabled; the name differs as for `_checkpointing`."""
+    name = "is_activation_checkpointing"
+    return bool(getattr(model, name if hasattr(model, name) else "is_gradient_checkpointing"))
 
 
 def _checkpointing(model: Any, verb: Literal["enable", "disable"]) -> None:
