@@ -117,29 +117,30 @@ class Service:
                 "option default_adapter is of no use with a fusion or an experiment, which answers requests that name "
                 "no adapter: leave one of them out"
             )
-        self._dataset = dataset
         self._pool = config.pool
         self.metrics = Metrics(by_variant=experiment is not None)
         self.fusion = ServedFusion(fusion) if fusion else None
         permanent = list(self.fusion.adapters.values()) if self.fusion else []
         self._prompt_cache = PromptCache(config.prompt_cache * 2**20, self.metrics)
         self._engine = MultiAdapterEngine(backbone, config.combine, permanent, config.instances, self._prompt_cache)
-        self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
-        self.histories = Histories(database)
-        self.histories.fill(dataset)
-        self._answer_log = AnswerLog(answer_log, self.metrics) if answer_log else None
         wait, max_wait = config.wait_ms / 1000, config.max_wait
         token_budget = tokens_per_pass(backbone.model, config.token_budget)
         self.batcher = Batcher(self._engine.scorers(), token_budget, wait, config.queue, self.metrics, max_wait)
+        self.adapters = AdapterRegistry(
+            adapters_folder, self._engine, self.batcher, dataset, self.metrics, further_adapters
+        )
+        self.histories = Histories(database)
+        self.histories.fill(dataset)
+        self._answer_log = AnswerLog(answer_log, self.metrics) if answer_log else None
         engine, self._shared_calls = self.histories.engine, DatabaseCalls(SHARED_THREADS, SHARED_LIMIT, self.metrics)
-        self.announcements = AdapterAnnouncements(engine, self._shared_calls, self.adapters, self.batcher)
+        self.announcements = AdapterAnnouncements(engine, self._shared_calls, self.adapters)
         self.announcements.load_initial(load)
         self._shadow = ShadowScorer(self.batcher, self.metrics)
         self._assignments = Assignments(experiment, self._answer_log, self._shadow)
         self._assignments.require_answers(self.adapters, fusion is not None)
         self.prompts = RequestPrompts(backbone, dataset)
         self.prompts.make_evidence(self.adapters.loaded.values())
-        self._measure_speed()
+        self._measure_speed(dataset)
         # Tokenizers are not thread-safe, so one thread builds all prompts.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
         self._fusion_thread = WatchedThread("fusion", STUCK_SECONDS)
@@ -159,9 +160,9 @@ class Service:
         self.users = StoredUsers(self.histories, self.prompts.has_item, config.queue, self.metrics, self._answer_log)
         self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
 
-    def _measure_speed(self) -> None:
+    def _measure_speed(self, dataset: Dataset) -> None:
         """Let the batcher measure the speed of the model by a request for the first adapter, or for the backbone."""
-        items = self._dataset.items[ITEM].head(MEASURED_ITEMS).to_list()
+        items = dataset.items[ITEM].head(MEASURED_ITEMS).to_list()
         case = RequestCase(None, items, items)
         served = self.fusion.adapters if self.fusion else self.adapters.loaded
         mixture = self.prompts.mixture(case, dict.fromkeys(list(served.values())[:1], 1.0))
