@@ -52,7 +52,7 @@ def ndcg_at_weights(
     mixed: MixedModel,
     points: torch.Tensor,
     labelled: MixingExamples,
-    token_budget: int | None,
+    token_budget: int | None = None,
 ) -> list[dict[str, float]]:
     """Return the mean NDCG@1, @3 and @10 under each of the weights (points, K); arguments as for `grid_weights`.
 
