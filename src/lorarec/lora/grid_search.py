@@ -31,7 +31,7 @@ def grid_weights(
         mixed: The model with mixed layers.
         size: The number K of adapters.
         labelled: The prompts of validation cases with their true candidates.
-        token_budget: The maximal number of tokens in one forward pass, padding included; None for the default of the
+        token_budget: The maximum number of tokens in one forward pass, padding included; None for the default of the
             device.
 
     Returns:
