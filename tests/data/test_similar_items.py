@@ -1,7 +1,6 @@
-"""Known items with similar texts, with sparse and with dense vectors."""
+"""Known items with similar titles."""
 
 import numpy as np
-import pytest
 
 from lorarec.data import SimilarItems, title_vectors
 
@@ -9,31 +8,23 @@ TITLES = {f"{colour}-{thing}": f"{colour} {thing}" for colour in ("red", "blue",
 TITLES |= {"lonely": "zebra"}
 
 
-@pytest.mark.parametrize("dense", [False, True])
-def test_they_are_the_highest_cosines(dense: bool) -> None:
-    sparse = title_vectors(list(TITLES.values()))
-    row = {item: place for place, item in enumerate(TITLES)}
+def test_they_are_the_highest_cosines() -> None:
     known = [item for item in TITLES if item != "red-lamp"]
-    similar = SimilarItems(sparse.toarray() if dense else sparse, row, known)
-    table = sparse.toarray()
-    cosines = np.array([table[row["red-lamp"]] @ table[row[item]] for item in known])
-    places, weights = similar.find("red-lamp")
+    vectors = dict(zip(TITLES, title_vectors(list(TITLES.values())).toarray(), strict=True))
+    cosines = np.array([vectors["red-lamp"] @ vectors[item] for item in known])
+    places, weights = SimilarItems(TITLES, known).find("red-lamp")
     assert places.tolist() == np.argsort(-cosines, kind="stable")[:5].tolist()
     np.testing.assert_allclose(weights, cosines[places] / cosines[places].sum())
     assert known[places[0]] in ("red-desk", "blue-lamp", "green-lamp")
 
 
-@pytest.mark.parametrize("dense", [False, True])
-def test_an_item_is_not_similar_to_itself(dense: bool) -> None:
-    sparse = title_vectors(list(TITLES.values()))
-    similar = SimilarItems(
-        sparse.toarray() if dense else sparse, {item: row for row, item in enumerate(TITLES)}, list(TITLES)
-    )
+def test_an_item_is_not_similar_to_itself() -> None:
+    similar = SimilarItems(TITLES, list(TITLES))
     _, weights = similar.find("lonely")
     assert weights.tolist() == [0.0] * 5
     assert "red-lamp" not in {list(TITLES)[place] for place in similar.find("red-lamp")[0][:2]}
 
 
 def test_unknown_items_have_none() -> None:
-    similar = SimilarItems(title_vectors(["a lamp"]), {"x": 0}, ["x"])
+    similar = SimilarItems({"x": "a lamp"}, ["x"])
     assert similar.find("y")[0].tolist() == []

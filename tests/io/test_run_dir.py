@@ -1,6 +1,7 @@
 """Folders of runs: created, continued, and refused to other runs."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from lorarec.errors import LorarecError
 from lorarec.io import RunDir
 from lorarec.io.artefacts import read_json
 
-IDENTITY = {"dataset": "shop", "options": {"lr": 0.1, "layers": ("q", "v")}}
+IDENTITY: dict[str, Any] = {"dataset": "shop", "options": {"lr": 0.1, "layers": ("q", "v")}}
 
 
 def test_the_same_run_continues(tmp_path: Path) -> None:
@@ -36,6 +37,15 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path: Path, identit
     with pytest.raises(LorarecError, match=f"out holds another run: {difference}: choose another folder"):
         other.open()
     assert read_json(tmp_path / "out" / "run.json")["dataset"] == "shop"
+
+
+def test_an_entry_of_none_is_the_same_as_a_missing_one(tmp_path: Path) -> None:
+    with_none = {**IDENTITY, "limit": None, "options": {**IDENTITY["options"], "proximal": None}}
+    RunDir(tmp_path / "before", IDENTITY).open()
+    assert RunDir(tmp_path / "before", with_none).matches()
+    RunDir(tmp_path / "after", with_none).open()
+    assert RunDir(tmp_path / "after", IDENTITY).matches()
+    assert not RunDir(tmp_path / "after", {**with_none, "limit": 0}).matches()
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

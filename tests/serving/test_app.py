@@ -10,10 +10,11 @@ import httpx2
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.serving import schemas
+from lorarec.serving.adapter_schemas import LoadAdapterRequest
 from lorarec.serving.middleware import MAX_BODY
-from lorarec.serving.schemas import MAX_CANDIDATES, MAX_HISTORY
+from lorarec.serving.schemas import MAX_CANDIDATES, MAX_HISTORY, ExplainRequest, RankRequest, RecommendRequest
 from lorarec.serving.service import Service
+from lorarec.serving.user_schemas import EventsRequest
 
 GOOD = {"history": ["x01"], "candidates": ["x02", "x03"], "adapter": "general"}
 
@@ -236,11 +237,11 @@ def test_every_example_of_the_description_is_valid(service: Service, play: Any) 
             ),
             *("/v1/rerank", "/v2/rerank", "/rerank"),
         }
-        for name in ("RankRequest", "RecommendRequest", "ExplainRequest", "EventsRequest", "LoadAdapterRequest"):
-            examples = described["components"]["schemas"][name]["examples"]
+        for model in (RankRequest, RecommendRequest, ExplainRequest, EventsRequest, LoadAdapterRequest):
+            examples = described["components"]["schemas"][model.__name__]["examples"]
             assert examples
             for example in examples:
-                getattr(schemas, name).model_validate(example)
+                model.model_validate(example)
 
     play(service, scenario)
 

@@ -166,6 +166,31 @@ def test_stop_answers_what_is_queued() -> None:
     run(scenario, wait=60.0, token_budget=10)
 
 
+def test_what_waits_ends_when_the_queue_is_not_processed_any_more() -> None:
+    """The event loop cancels all its tasks at the end of a process; none may wait for the queue then."""
+
+    async def scenario() -> None:
+        scorer = Scorer()
+        batcher = Batcher([scorer], token_budget=100, wait=0.0, limit=9, metrics=Metrics())
+        batcher.start()
+        scored = await queued(batcher, [5])
+        waiting = [asyncio.ensure_future(batcher.call(scorer.may.is_set)), *await queued(batcher, [6])]
+        assert batcher._task is not None
+        batcher._task.cancel()
+        for task in waiting:
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(task, 5)
+        assert not batcher.alive
+        for late in (batcher.call(scorer.may.is_set), batcher.score([request(7)])):
+            with pytest.raises(ApiError, match="the service is stopping") as error:
+                await late
+            assert error.value.status == 503
+        scorer.may.set()
+        assert [each.item() for each in await scored[0]] == [5]
+
+    asyncio.run(scenario())
+
+
 def test_no_more_than_the_limit_is_admitted() -> None:
     async def scenario(batcher: Batcher, scorer: Scorer) -> None:
         scorer.may.set()

@@ -89,7 +89,7 @@ def test_recommendations_equal_the_offline_ones_and_follow_events(
     async def scenario(client: httpx2.AsyncClient) -> None:
         for _ in range(2):
             history = service.histories.history("u03", 100)
-            pool = [each.item_id for each in service.catalogue.state.view(by_fusion=True).index.propose(history, 12)]
+            pool = [each.item_id for each in service.catalogue.state.fusion.index.propose(history, 12)]
             expected = score(offline_fusion, "u03", history, pool, pool=True)
             answer = (await client.post("/v1/recommend", json={"user_id": "u03", "top": 5})).json()
             assert len(answer["ranking"]) == 5
@@ -161,9 +161,7 @@ def test_a_recommendation_is_explained_by_the_weights_that_recommend_it(
 ) -> None:
     """The answers are those of `explain` offline, also for an item that the index does not propose."""
     best = explain(offline_fusion, shop, "u03", pool=12)
-    pool = [
-        each.item_id for each in service.catalogue.state.view(by_fusion=True).index.propose(shop.history("u03"), 12)
-    ]
+    pool = [each.item_id for each in service.catalogue.state.fusion.index.propose(shop.history("u03"), 12)]
     outside = next(item for item in shop.titles if item not in {*pool, *shop.history("u03")})
     cases = [({}, best)]
     cases += [({"item_id": item}, explain(offline_fusion, shop, "u03", item, 12)) for item in (pool[4], outside)]

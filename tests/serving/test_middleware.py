@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from lorarec.serving.app import create_app
 from lorarec.serving.errors import ApiError
 from lorarec.serving.middleware import MAX_BODY, MAX_DEPTH, MAX_MEMBERS, MAX_VALUES, PUBLIC_PATHS, check_json
-from lorarec.serving.schemas import EventsRequest, RankRequest, RecommendRequest
+from lorarec.serving.schemas import RankRequest, RecommendRequest
 from lorarec.serving.service import Service
+from lorarec.serving.user_schemas import EventsRequest
 
 VALUES = st.recursive(
     st.none() | st.integers() | st.text(alphabet='"\\[]{},:a\x01é\u2028', max_size=8),

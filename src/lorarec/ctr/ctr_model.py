@@ -63,11 +63,13 @@ class CTRModel:
         """
         return self._read(events, lambda batch: self.model(batch).sigmoid(), progress)
 
-    def representation(self, events: np.ndarray, progress: bool = False) -> np.ndarray:
-        """Return the last hidden layer (events, size), which routers read; for the arguments see `score`."""
-        return self._read(events, self.model.representation, progress)
+    def representation(self, events: np.ndarray) -> np.ndarray:
+        """Return the last hidden layer (events, size) for rows of the encoder's log, at least one; routers read it."""
+        return self._read(events, self.model.representation)
 
-    def _read(self, events: np.ndarray, read: Callable[[FeatureBatch], torch.Tensor], progress: bool) -> np.ndarray:
+    def _read(
+        self, events: np.ndarray, read: Callable[[FeatureBatch], torch.Tensor], progress: bool = False
+    ) -> np.ndarray:
         with evaluation_mode(self.model):
             return read_events(read, self.encoder.batch, events, f"Scoring with {self.record['model']}", progress)
 

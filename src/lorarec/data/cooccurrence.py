@@ -12,7 +12,6 @@ from lorarec.data.columns import HISTORY, USER
 from lorarec.data.dataset import Dataset
 from lorarec.data.similar_items import SimilarItems
 from lorarec.data.splitting import histories_of
-from lorarec.data.tfidf import title_vectors
 
 #: The words, by the share of the catalogue that was chosen most often together with the history.
 LEVELS = {0.001: "always", 0.003: "mostly", 0.01: "usually", 0.03: "frequently", 0.1: "often", 0.3: "sometimes"}
@@ -60,7 +59,7 @@ class Cooccurrence:
         self._items_of = csr_matrix((np.ones(len(users), np.int32), (users, items)), (len(histories), len(catalogue)))
         self._items_of.sum_duplicates()
         self._users_of = self._items_of.tocsc()
-        self._similar = _similar_items(titles, list(self._row))
+        self._similar = SimilarItems(titles, list(self._row))
 
     def hints(
         self,
@@ -99,7 +98,7 @@ class Cooccurrence:
     def with_titles(self, titles: Mapping[str, str]) -> Self:
         """Return the words for a catalogue with further items or other titles; see `CandidateWords.with_titles`."""
         other = copy(self)
-        other._similar = _similar_items(titles, list(self._row))
+        other._similar = SimilarItems(titles, list(self._row))
         return other
 
     def _counts(self, history: Sequence[str], own: int) -> np.ndarray:
@@ -118,11 +117,6 @@ class Cooccurrence:
     def _chosen_by_others(self, row: int, own: int) -> bool:
         users = self._users_of.indices[self._users_of.indptr[row] : self._users_of.indptr[row + 1]]
         return len(users) > 1 or (len(users) == 1 and users[0] != own)
-
-
-def _similar_items(titles: Mapping[str, str], known: Sequence[str]) -> SimilarItems:
-    rows = {item: row for row, item in enumerate(titles)}
-    return SimilarItems(title_vectors(list(titles.values())), rows, known)
 
 
 def dataset_cooccurrence(dataset: Dataset) -> Cooccurrence:

@@ -4,7 +4,6 @@ Adapters are stored in `TrainingData.cache_dir` under a hash of the backbone, th
 rows with the same options share them: the first row that needs an adapter trains it, others wait and read it.
 """
 
-import copy
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any, Literal, Self, TypeVar
 from lorarec.backbone import Backbone
 from lorarec.data import EvidenceModel, EvidenceModelConfig
 from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.lora import read_adapter
 from lorarec.options import document_options, option
 from lorarec.prompts import PromptConfig, TemplateText
-from lorarec.ranking import AdapterScorer, adapter_scorers
+from lorarec.ranking import AdapterRecommender, AdapterScorer
 from lorarec.recommenders import Recommender, ScorerRecommender, TrainingData, cached_dir, fixed
 from lorarec.retrieval import INDEX_VERSION, Index
 from lorarec.training import TrainingConfig, train
@@ -64,17 +64,8 @@ Config = TypeVar("Config", bound=AdapterConfig)
 _LATER_OPTIONS = ("hard_negatives", "evidence_model", "proximal")
 
 
-class AdapterRecommender(ScorerRecommender[Config]):
-    """Score with the backbone and an adapter, which `fit` trains.
-
-    Attributes:
-        folder: Folder of the adapter.
-    """
-
-    scorer: AdapterScorer
-    folder: Path
-    scores_catalogue = False
-    scores_new_items = True
+class AdapterRow(AdapterRecommender[Config]):
+    """Score with the backbone and an adapter, which `fit` trains."""
 
     def fit(self, data: TrainingData) -> Self:
         """Train the adapter unless it is in the cache.
@@ -82,22 +73,10 @@ class AdapterRecommender(ScorerRecommender[Config]):
         Raises:
             LorarecError: The data have no backbone, no cache_dir or no general domain and the adapter needs one.
         """
-        self.folder = self.adapter(data)
-        self.scorer = adapter_scorer(data, self.folder)
-        return self
-
-    def refit(self, data: TrainingData) -> Self:
-        """Return a copy with the same adapter and the evidence of other data; see `Recommender.refit`."""
-        other = copy.copy(self)
-        other.scorer = adapter_scorer(data, self.folder)
-        return other
-
-    def check_update(self, data: TrainingData) -> None:
-        """Accept every adapter, since its update changes no weights; see `Recommender.check_update`."""
-
-    def update(self, data: TrainingData, previous: TrainingData, epochs: int) -> Self:
-        """Return a copy with the same adapter and the evidence of the data after an update."""
-        return self.refit(data)
+        folder = self.adapter_folder(data)
+        self.backbone = require_backbone(data)
+        self.adapter = read_adapter(folder, self.backbone)
+        return self.make_scorer(data)
 
     @property
     def about(self) -> str:
@@ -105,7 +84,7 @@ class AdapterRecommender(ScorerRecommender[Config]):
         return describe_adapter(self.scorer)
 
     @abstractmethod
-    def adapter(self, data: TrainingData) -> Path:
+    def adapter_folder(self, data: TrainingData) -> Path:
         """Return the folder of the adapter, which is trained first if it is not in the cache."""
 
 
@@ -121,13 +100,13 @@ class GeneralConfig(AdapterConfig):
         refuse_out_of_range(self, ("domains",), (), ())
 
 
-class GeneralAdapter(AdapterRecommender[GeneralConfig]):
+class GeneralAdapter(AdapterRow[GeneralConfig]):
     """MoLoRec-G: one adapter for all general domains, not trained on the ranked domain."""
 
     config_class = GeneralConfig
 
-    def adapter(self, data: TrainingData) -> Path:
-        """See `AdapterRecommender.adapter`.
+    def adapter_folder(self, data: TrainingData) -> Path:
+        """See `AdapterRow.adapter_folder`.
 
         Raises:
             LorarecError: The data have fewer general domains than the option `domains` says.
@@ -140,13 +119,13 @@ class GeneralAdapter(AdapterRecommender[GeneralConfig]):
         return train_general(replace(data, general=data.general[: self.config.domains]), self.config)
 
 
-class SpecificAdapter(AdapterRecommender[AdapterConfig]):
+class SpecificAdapter(AdapterRow[AdapterConfig]):
     """MoLoRec-S: one adapter for the ranked domain."""
 
     config_class = AdapterConfig
 
-    def adapter(self, data: TrainingData) -> Path:
-        """See `AdapterRecommender.adapter`."""
+    def adapter_folder(self, data: TrainingData) -> Path:
+        """See `AdapterRow.adapter_folder`."""
         return train_specific(data, self.config)
 
 
@@ -165,7 +144,7 @@ class TALLRecConfig(AdapterConfig):
     new_targets: float | None = fixed(None)
 
 
-class TALLRec(AdapterRecommender[TALLRecConfig]):
+class TALLRec(AdapterRow[TALLRecConfig]):
     """TALLRec (Bao et al., RecSys 2023): one adapter for the ranked domain, which answers yes or no for one item.
 
     The score of a candidate is the log-odds of yes against no; other candidates do not change it.
@@ -177,22 +156,22 @@ class TALLRec(AdapterRecommender[TALLRecConfig]):
 
     config_class = TALLRecConfig
 
-    def adapter(self, data: TrainingData) -> Path:
-        """See `AdapterRecommender.adapter`."""
+    def adapter_folder(self, data: TrainingData) -> Path:
+        """See `AdapterRow.adapter_folder`."""
         return train_specific(data, self.config)
 
 
-class SecondRound(AdapterRecommender[AdapterConfig]):
+class SecondRound(AdapterRow[AdapterConfig]):
     """The general adapter, fine-tuned on the ranked domain (MoLoRec, section 4.3.3)."""
 
     config_class = AdapterConfig
 
-    def adapter(self, data: TrainingData) -> Path:
-        """See `AdapterRecommender.adapter`."""
+    def adapter_folder(self, data: TrainingData) -> Path:
+        """See `AdapterRow.adapter_folder`."""
         return _train(data, "second-round", self.config, train_general(data, self.config))
 
 
-class HybridAdapter(AdapterRecommender[AdapterConfig]):
+class HybridAdapter(AdapterRow[AdapterConfig]):
     """WeaveRec (arXiv 2510.26546): one adapter for the general domains and the ranked domain together.
 
     How many of its cases are from the ranked domain is decided by `balance`.
@@ -200,8 +179,8 @@ class HybridAdapter(AdapterRecommender[AdapterConfig]):
 
     config_class = AdapterConfig
 
-    def adapter(self, data: TrainingData) -> Path:
-        """See `AdapterRecommender.adapter`."""
+    def adapter_folder(self, data: TrainingData) -> Path:
+        """See `AdapterRow.adapter_folder`."""
         return train_hybrid(data, self.config)
 
 
@@ -262,12 +241,6 @@ def _train(data: TrainingData, kind: str, config: AdapterConfig, start_from: Pat
         key_options["index_version"] = INDEX_VERSION
     key = [backbone.fingerprint, fingerprints, key_options, start_from and start_from.name]
     return cached_dir(data, kind, key, write)
-
-
-def adapter_scorer(data: TrainingData, folder: Path) -> AdapterScorer:
-    """Return the scorer of an adapter for the ranked domain."""
-    scorers = adapter_scorers(require_backbone(data), data.dataset, data.split, {"row": folder}, progress=data.progress)
-    return scorers["row"]
 
 
 def describe_adapter(scorer: AdapterScorer) -> str:

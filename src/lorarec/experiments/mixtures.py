@@ -15,8 +15,7 @@ import polars as pl
 from lorarec.data import content_hash
 from lorarec.experiments.language_models import (
     AdapterConfig,
-    AdapterRecommender,
-    adapter_scorer,
+    AdapterRow,
     describe_adapter,
     require_backbone,
     train_general,
@@ -25,7 +24,7 @@ from lorarec.experiments.language_models import (
 )
 from lorarec.lora import MixingConfig, MixingExamples, MixingPrompts, mix, sample_cases, write_random_adapter
 from lorarec.options import document_options, option
-from lorarec.ranking import AdapterScorer
+from lorarec.ranking import AdapterScorer, TrainedAdapter
 from lorarec.recommenders import Recommender, TrainingData, cached_dir
 
 Partner = Literal["general", "hybrid", "random"]
@@ -46,7 +45,7 @@ class MixtureConfig(AdapterConfig):
 MixtureOptions = TypeVar("MixtureOptions", bound=MixtureConfig)
 
 
-class Mixture(AdapterRecommender[MixtureOptions]):
+class Mixture(AdapterRow[MixtureOptions]):
     """Score with a mixture whose weights are chosen once."""
 
     @property
@@ -60,8 +59,8 @@ class EqualMixture(Mixture[MixtureConfig]):
 
     config_class = MixtureConfig
 
-    def adapter(self, data: TrainingData) -> Path:
-        """See `AdapterRecommender.adapter`."""
+    def adapter_folder(self, data: TrainingData) -> Path:
+        """See `AdapterRow.adapter_folder`."""
         backbone, pair = require_backbone(data), adapter_pair(data, self.config, self.config.partner)
 
         def write(out: Path) -> None:
@@ -83,8 +82,8 @@ class GridMixture(Mixture[GridMixtureConfig]):
 
     config_class = GridMixtureConfig
 
-    def adapter(self, data: TrainingData) -> Path:
-        """See `AdapterRecommender.adapter`."""
+    def adapter_folder(self, data: TrainingData) -> Path:
+        """See `AdapterRow.adapter_folder`."""
         backbone, cases = require_backbone(data), self.config.cases
         pair = adapter_pair(data, self.config, self.config.partner)
 
@@ -151,7 +150,7 @@ class UnlabelledMixture(Recommender[UnlabelledMixtureConfig]):
 
         calibrated_on = config.cases if config.calibrate else 0
         folder = cached_dir(data, self.method, [*_names(pair), content_hash(sample), calibrated_on], write)
-        scorer = adapter_scorer(data, folder)
+        scorer = TrainedAdapter(backbone, folder).fit(data).scorer
         scores = scorer.score(cases)
         self.about = describe_adapter(scorer)
         self.mixture_weights = _mixture_weights(scorer, config.partner)

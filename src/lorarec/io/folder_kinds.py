@@ -29,8 +29,6 @@ class FolderKind:
     ADAPTER: ClassVar["FolderKind"]
     BACKBONE: ClassVar["FolderKind"]
     MERGED: ClassVar["FolderKind"]
-    WEIGHTS_BY_SETTING: ClassVar["FolderKind"]
-    EFFECT_OF_PROMPTS: ClassVar["FolderKind"]
     CTR_MODEL: ClassVar["FolderKind"]
     PERSONAL_LORA: ClassVar["FolderKind"]
     CLICK_EVALUATION: ClassVar["FolderKind"]
@@ -107,8 +105,6 @@ FolderKind.MERGED = FolderKind(
         "README.md",
     ),
 )
-FolderKind.WEIGHTS_BY_SETTING = FolderKind("analysis", "weights_by_setting.json", ("weights_by_setting.png",))
-FolderKind.EFFECT_OF_PROMPTS = FolderKind("analysis", "effect_of_prompts.json", ("effect_of_prompts.png",))
 FolderKind.CTR_MODEL = FolderKind("click model", "conventional.json", ("model.safetensors",))
 FolderKind.PERSONAL_LORA = FolderKind("personal LoRA", "personal.json", ("personal.safetensors", "template.j2"))
 FolderKind.CLICK_EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md",))

@@ -16,6 +16,9 @@ class RunDir:
     The identity of a run is everything that decides the contents of its folder. It is recorded before anything else is
     written, so that a run that was killed finds its folder again and another run is refused.
 
+    An entry of None is the same as a missing one, so that runs of an earlier version can be resumed after an option was
+    added whose default is None.
+
     Args:
         path: Path of the folder.
         identity: Plain values that decide the contents of the folder.

@@ -56,7 +56,7 @@ def fit_temperatures(mixed: MixedModel, size: int, labelled: MixingExamples, tok
         mixed: The model with mixed layers.
         size: The number K of adapters.
         labelled: Prompts with their true candidates.
-        token_budget: The maximal number of tokens in one forward pass, padding included; None for the default of the
+        token_budget: The maximum number of tokens in one forward pass, padding included; None for the default of the
             device.
 
     Raises:

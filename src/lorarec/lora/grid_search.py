@@ -31,7 +31,7 @@ def grid_weights(
         mixed: The model with mixed layers.
         size: The number K of adapters.
         labelled: The prompts of validation cases with their true candidates.
-        token_budget: The maximal number of tokens in one forward pass, padding included; None for the default of the
+        token_budget: The maximum number of tokens in one forward pass, padding included; None for the default of the
             device.
 
     Returns:
@@ -52,7 +52,7 @@ def ndcg_at_weights(
     mixed: MixedModel,
     points: torch.Tensor,
     labelled: MixingExamples,
-    token_budget: int | None,
+    token_budget: int | None = None,
 ) -> list[dict[str, float]]:
     """Return the mean NDCG@1, @3 and @10 under each of the weights (points, K); arguments as for `grid_weights`.
 

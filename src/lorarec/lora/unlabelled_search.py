@@ -40,7 +40,7 @@ def unlabelled_weights(
         prompts: The prompts, without labels.
         objective: The objective to minimise.
         scope: `model` for one set of weights, or `layer` for one set per layer.
-        token_budget: The maximal number of tokens in one forward pass, padding included; None for the default of the
+        token_budget: The maximum number of tokens in one forward pass, padding included; None for the default of the
             device.
 
     Returns:
@@ -107,7 +107,7 @@ def descend(
         prompts: The prompts, without labels.
         objective: The objective to minimise.
         per_layer: Whether each adapted layer has its own weights.
-        token_budget: The maximal number of tokens in one pass, padding included; None for the default of the device.
+        token_budget: The maximum number of tokens in one pass, padding included; None for the default of the device.
 
     Returns:
         The weights with the lowest value that was seen, (layers, K) in the order of `mixed.layers` or (K,), and the
@@ -152,7 +152,7 @@ def value_and_gradient(
         logits: The logits of the weights, (layers or 1, K).
         prompts: The prompts, without labels.
         objective: The objective.
-        token_budget: The maximal number of tokens in one pass, padding included; None for the default of the device.
+        token_budget: The maximum number of tokens in one pass, padding included; None for the default of the device.
     """
     logits.grad = None
     total = 0.0

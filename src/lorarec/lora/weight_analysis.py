@@ -8,7 +8,7 @@ import torch
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, new_folder, write_json
+from lorarec.io import new_folder, write_json
 from lorarec.lora.bank import AdapterBank
 from lorarec.lora.combine import FACTORS
 from lorarec.lora.grid_search import ndcg_at_weights
@@ -31,11 +31,6 @@ def weights_by_setting(
     prompts: Mapping[str, Sequence[Example]],
     builder: PromptBuilder,
     out: str | Path,
-    *,
-    combine: str = FACTORS,
-    objective: str = CANDIDATES,
-    token_budget: int | None = None,
-    overwrite: bool = False,
 ) -> dict[str, EvaluatedMixture]:
     """Choose weights by entropy in each setting and write `weights_by_setting.json` and `.png` (Figure 4).
 
@@ -45,11 +40,6 @@ def weights_by_setting(
         prompts: Setting, such as `warm` or `new-item`, -> unlabelled prompts.
         builder: The builder of the prompts.
         out: Path of the folder to write.
-        combine: `factors` or `deltas`; see `lorarec.mix`.
-        objective: `candidates` or `tokens`; see `Entropy`.
-        token_budget: The maximal number of tokens in one forward pass, padding included; None for the default of the
-            device.
-        overwrite: Whether to replace such a folder at `out`.
 
     Returns:
         Setting -> the chosen weights and their entropy.
@@ -58,13 +48,13 @@ def weights_by_setting(
         LorarecError: An adapter cannot be used, a setting has no prompts, or `out` exists.
     """
     bank = AdapterBank.load(adapters, backbone)
-    entropy = Entropy(objective, builder)
+    entropy = Entropy(CANDIDATES, builder)
     mixtures: dict[str, EvaluatedMixture] = {}
     listed = {}
-    with new_folder(out, overwrite, FolderKind.WEIGHTS_BY_SETTING) as folder:
-        with evaluation_mode(backbone.model), inject(backbone.model, bank, combine) as mixed:
+    with new_folder(out) as folder:
+        with evaluation_mode(backbone.model), inject(backbone.model, bank, FACTORS) as mixed:
             for setting, examples in prompts.items():
-                weights, trace = unlabelled_weights(mixed, bank.size, examples, entropy, "model", token_budget)
+                weights, trace = unlabelled_weights(mixed, bank.size, examples, entropy, "model")
                 lowest = min(step.metrics["entropy"] for step in trace.steps)
                 mixtures[setting] = EvaluatedMixture(weights.tolist(), {"entropy": lowest})
                 listed[setting] = {**mixtures[setting].as_dict(), "steps": trace.listed()}
@@ -86,10 +76,6 @@ def effect_of_prompts(
     *,
     counts: Sequence[int] = PROMPT_COUNTS,
     seeds: Sequence[int] = (0, 1, 2),
-    combine: str = FACTORS,
-    objective: str = CANDIDATES,
-    token_budget: int | None = None,
-    overwrite: bool = False,
 ) -> list[tuple[int, EvaluatedMixture]]:
     """Choose weights on more and more unlabelled prompts and write `effect_of_prompts.json` and `.png` (Figure 5).
 
@@ -104,7 +90,6 @@ def effect_of_prompts(
         out: Path of the folder to write.
         counts: Numbers of prompts; those that exceed the number of `prompts` are left out.
         seeds: The seeds of the random draws; each gives one draw for every count.
-        combine, objective, token_budget, overwrite: As for `weights_by_setting`.
 
     Returns:
         For each draw the number of prompts and the chosen weights with their NDCG@1, @3 and @10.
@@ -116,16 +101,16 @@ def effect_of_prompts(
     if not usable:
         raise LorarecError(f"{len(prompts)} unlabelled prompts are fewer than the smallest count, {min(counts)}")
     bank = AdapterBank.load(adapters, backbone)
-    entropy = Entropy(objective, builder)
+    entropy = Entropy(CANDIDATES, builder)
     generators = [np.random.default_rng(seed) for seed in seeds]
     draws = [(count, rng.choice(len(prompts), count, replace=False)) for count in usable for rng in generators]
-    with new_folder(out, overwrite, FolderKind.EFFECT_OF_PROMPTS) as folder:
-        with evaluation_mode(backbone.model), inject(backbone.model, bank, combine) as mixed:
+    with new_folder(out) as folder:
+        with evaluation_mode(backbone.model), inject(backbone.model, bank, FACTORS) as mixed:
             chosen = [
-                unlabelled_weights(mixed, bank.size, [prompts[i] for i in drawn], entropy, "model", token_budget)[0]
+                unlabelled_weights(mixed, bank.size, [prompts[i] for i in drawn], entropy, "model")[0]
                 for _, drawn in draws
             ]
-            metrics = ndcg_at_weights(mixed, torch.stack(chosen), MixingExamples(builder, *evaluation), token_budget)
+            metrics = ndcg_at_weights(mixed, torch.stack(chosen), MixingExamples(builder, *evaluation))
         runs = [
             (count, EvaluatedMixture(weights.tolist(), measured))
             for (count, _), weights, measured in zip(draws, chosen, metrics, strict=True)

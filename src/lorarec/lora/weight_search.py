@@ -69,7 +69,7 @@ def score_at_weights(
         examples: The prompts.
         read: A function from a model and a batch of examples to one result per example.
         length: A function from an example to the number of its tokens.
-        token_budget: The maximal number of tokens in one forward pass, padding included; None for the default of the
+        token_budget: The maximum number of tokens in one forward pass, padding included; None for the default of the
             device.
 
     Returns:

@@ -36,6 +36,7 @@ from .recommendation import rank_items as rank_items
 from .recommendation import recommend as recommend
 from .recommendation import recommend_next as recommend_next
 from .recommendation import recommend_users as recommend_users
+from .scorers import AdapterRecommender as AdapterRecommender
 from .scorers import AdapterScorer as AdapterScorer
 from .scorers import GenerationScorer as GenerationScorer
 from .scorers import TrainedAdapter as TrainedAdapter

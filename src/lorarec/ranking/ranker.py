@@ -55,10 +55,10 @@ class Ranker:
             None for the backbone alone.
         readout: `verdict` or `likelihood`; if None, the readout that the adapter was trained with, or else `verdict`.
         template: The path of a Jinja2 template; if None, the template that the adapter was trained with.
-        max_tokens: The maximal number of tokens of a prompt with one candidate.
-        max_title_tokens: The maximal number of tokens of a title; longer titles are truncated.
+        max_tokens: The maximum number of tokens of a prompt with one candidate.
+        max_title_tokens: The maximum number of tokens of a title; longer titles are truncated.
         max_history: The number of items of a history that are read, the latest ones.
-        token_budget: The maximal number of tokens in one forward pass, padding included. It bounds the memory and does
+        token_budget: The maximum number of tokens in one forward pass, padding included. It bounds the memory and does
             not change the results. None for 2,048 on a CPU and 8,192 on other devices.
         engine: `VllmEngine`, `VllmClient` or `SglangClient` of the same backbone; None for PyTorch.
 

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,8 @@ from lorarec.prompts import PromptConfig
 from lorarec.ranking.engine import Engine
 from lorarec.ranking.ranker import Ranker
 from lorarec.recommenders import RecommenderConfig, ScorerRecommender, TrainingData, make_evidence
+
+Config = TypeVar("Config")
 
 ZERO_SHOT = "zero-shot"
 CONSTRAINED = "constrained"
@@ -113,40 +115,30 @@ class AdapterScorer:
         return ", ".join(parts) + (dropped if ranker.builder.dropped else "")
 
 
-class TrainedAdapter(ScorerRecommender[RecommenderConfig]):
-    """A trained adapter as a recommender: `fit` and `refit` make the evidence of prompts and change no weights.
+class AdapterRecommender(ScorerRecommender[Config]):
+    """A recommender that scores with an adapter; `refit` and `update` make the evidence of prompts and train nothing.
 
-    Args:
+    Attributes:
         backbone: Backbone of the adapter.
-        adapter: Adapter, or path of its folder.
-        engine: Engine with this backbone and adapter; None for PyTorch.
-
-    Raises:
-        LorarecError: The adapter is unusable or belongs to another backbone.
+        adapter: Adapter that scores.
     """
 
-    config_class = RecommenderConfig
-    uses_seed = False
     scores_new_items = True
     scores_catalogue = False
+    scorer: AdapterScorer
+    backbone: Backbone
+    adapter: Adapter
 
-    def __init__(self, backbone: Backbone, adapter: AdapterLike, engine: Engine | None = None) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.adapter = read_adapter(adapter, backbone)
-        self.engine = engine
-
-    def fit(self, data: TrainingData) -> Self:
-        """Make the evidence of the training part, if the adapter reads it."""
+    def make_scorer(self, data: TrainingData) -> Self:
+        """Make the scorer, with the evidence of the training part if the adapter reads it."""
         evidence = make_evidence(prompt_config(self.adapter), data.dataset, data.split, data.progress)
-        self.scorer = AdapterScorer(
-            self.backbone, data.dataset.titles, self.adapter, evidence, engine=self.engine, progress=data.progress
-        )
+        titles = data.dataset.titles
+        self.scorer = AdapterScorer(self.backbone, titles, self.adapter, evidence, progress=data.progress)
         return self
 
     def refit(self, data: TrainingData) -> Self:
         """Return a copy with the evidence of other data; see `Recommender.refit`."""
-        return copy.copy(self).fit(data)
+        return copy.copy(self).make_scorer(data)
 
     def check_update(self, data: TrainingData) -> None:
         """Accept every adapter, since its update changes no weights; see `Recommender.check_update`."""
@@ -154,6 +146,30 @@ class TrainedAdapter(ScorerRecommender[RecommenderConfig]):
     def update(self, data: TrainingData, previous: TrainingData, epochs: int) -> Self:
         """Return a copy with the evidence of the data after an update; see `Recommender.update`."""
         return self.refit(data)
+
+
+class TrainedAdapter(AdapterRecommender[RecommenderConfig]):
+    """A trained adapter as a recommender.
+
+    Args:
+        backbone: Backbone of the adapter.
+        adapter: Adapter, or path of its folder.
+
+    Raises:
+        LorarecError: The adapter is unusable or belongs to another backbone.
+    """
+
+    config_class = RecommenderConfig
+    uses_seed = False
+
+    def __init__(self, backbone: Backbone, adapter: AdapterLike) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.adapter = read_adapter(adapter, backbone)
+
+    def fit(self, data: TrainingData) -> Self:
+        """Make the scorer; the weights stay as they are."""
+        return self.make_scorer(data)
 
 
 class GenerationScorer(AdapterScorer):

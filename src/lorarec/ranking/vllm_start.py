@@ -40,7 +40,7 @@ def start_vllm(
         backbone, adapters, dtype, trust_remote_code, options: As for `VllmEngine`.
 
     Returns:
-        The module `vllm`, an `LLM` of it, and the maximal length of a sequence in tokens.
+        The module `vllm`, an `LLM` of it, and the maximum length of a sequence in tokens.
 
     Raises:
         LorarecError: As for `VllmEngine`.

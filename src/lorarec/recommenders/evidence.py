@@ -30,7 +30,6 @@ from lorarec.data import (
     load_split,
     new_item_word,
     rank_word,
-    title_vectors,
 )
 from lorarec.prompts import PromptConfig
 from lorarec.recommenders.cache import cached_tensors
@@ -63,13 +62,12 @@ class NextItemRanks:
         self._model = model
         self._index = data.train_index
         self._vectors = model.items.all().detach().numpy()
-        titles = list(data.dataset.titles.values())
-        self._similar = SimilarItems(title_vectors(titles), data.item_rows, data.train_items)
+        self._similar = SimilarItems(data.dataset.titles, data.train_items)
 
     def with_titles(self, titles: Mapping[str, str]) -> Self:
         """Return the words for a catalogue with further items or other titles; see `CandidateWords.with_titles`."""
-        other, rows = copy(self), {item: row for row, item in enumerate(titles)}
-        other._similar = SimilarItems(title_vectors(list(titles.values())), rows, list(self._index))
+        other = copy(self)
+        other._similar = SimilarItems(titles, list(self._index))
         return other
 
     def hints(

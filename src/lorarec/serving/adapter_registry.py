@@ -45,6 +45,7 @@ class AdapterRegistry:
     Args:
         folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters.
         engine: Model that scores with the adapters.
+        batcher: Queue in front of the model.
         dataset: Dataset whose users the user routers were trained on.
         metrics: Counters of the service.
         further: Paths or hub ids of further adapters by name.
@@ -63,6 +64,7 @@ class AdapterRegistry:
         self,
         folder: Path | None,
         engine: MultiAdapterEngine,
+        batcher: Batcher,
         dataset: Dataset,
         metrics: Metrics,
         further: Mapping[str, str] | None = None,
@@ -73,6 +75,7 @@ class AdapterRegistry:
         self.previous: dict[str, LoadedAdapter] = {}
         self.unavailable: dict[str, str] = {}
         self._engine = engine
+        self._batcher = batcher
         self._installer = AdapterInstaller(engine, dataset)
         self._metrics = metrics
         # Models whose words the prompts of adapters have. They are fitted at the start, not while requests are served.
@@ -142,12 +145,11 @@ class AdapterRegistry:
                 installed[adapter] = request
         return installed
 
-    async def load(self, name: str, batcher: Batcher, announce: Announce) -> LoadedAdapter:
+    async def load(self, name: str, announce: Announce) -> LoadedAdapter:
         """Load an adapter, or a new version of a loaded one, between two batches.
 
         Args:
             name: Name of the adapter.
-            batcher: Queue in front of the model.
             announce: Function that announces the adapter before requests get it. If it raises an exception, the
                 adapter is removed from the model again.
 
@@ -161,21 +163,20 @@ class AdapterRegistry:
                 raise ApiError(404, self._sources.fusion_refusal(name) or self._not_found(name), "name")
             try:
                 new = await self._read(name)
-                await self._replace(new, batcher, announce)
+                await self._replace(new, announce)
             except (LorarecError, OSError) as error:
                 note = "; the version in memory stays in use" if name in self.loaded else ""
                 message = f"adapter {name} cannot be loaded: {self._public_message(error)}{note}"
                 raise ApiError(422, message, "name") from error
         return new
 
-    async def roll_back(self, name: str, batcher: Batcher, announce: Announce) -> LoadedAdapter:
+    async def roll_back(self, name: str, announce: Announce) -> LoadedAdapter:
         """Put back the version of an adapter that the latest load replaced, between two batches.
 
         The version that is replaced becomes the previous one, so that a second call undoes the first.
 
         Args:
             name: Name of the adapter.
-            batcher: Queue in front of the model.
             announce: As for `load`.
 
         Raises:
@@ -193,7 +194,7 @@ class AdapterRegistry:
                 )
             put_back = self.previous[name]
             try:
-                await self._replace(put_back, batcher, announce)
+                await self._replace(put_back, announce)
             except LorarecError as error:
                 message = f"adapter {name} cannot be rolled back: {self._public_message(error)}"
                 raise ApiError(409, f"{message}; version {current.fingerprint} stays in use", "name") from error
@@ -208,7 +209,7 @@ class AdapterRegistry:
             )
         return new
 
-    async def _replace(self, new: LoadedAdapter, batcher: Batcher, announce: Announce | None = None) -> None:
+    async def _replace(self, new: LoadedAdapter, announce: Announce | None = None) -> None:
         """Install an adapter, let new requests find it, and remove the version that it replaces, if there is one.
 
         Raises:
@@ -224,26 +225,25 @@ class AdapterRegistry:
         test = await asyncio.to_thread(self._installer.test_request, new)
         # The old version stays installed until the queue holds no request for it.
         installed = list(self.loaded.values())
-        await batcher.call(lambda: self._installer.install(installed, {new: test}))
+        await self._batcher.call(lambda: self._installer.install(installed, {new: test}))
         if announce:
             try:
                 await announce(new.name, new.fingerprint)
             except BaseException:
-                await self._install_published(batcher)
+                await self._install_published()
                 raise
         old = self.loaded.get(new.name)
         if old is not None and old.fingerprint != new.fingerprint:
             self.previous[new.name] = old
         self._publish(self.loaded | {new.name: new})
         if old is not None:
-            await self._install_published(batcher)
+            await self._install_published()
 
-    async def unload(self, name: str, batcher: Batcher, announce: Announce) -> None:
+    async def unload(self, name: str, announce: Announce) -> None:
         """Remove an adapter from the model after the queued requests for it are scored.
 
         Args:
             name: Name of an adapter that is loaded, or that is announced and not available.
-            batcher: Queue in front of the model.
             announce: Function that announces it first. If it raises an exception, nothing is changed.
 
         Raises:
@@ -255,13 +255,13 @@ class AdapterRegistry:
             self.names.refuse_unload(name)
             await announce(name, None)
             self._set_available(name)
-            await self._remove(name, batcher)
+            await self._remove(name)
 
-    async def _remove(self, name: str, batcher: Batcher) -> None:
+    async def _remove(self, name: str) -> None:
         if name in self.loaded:
             self._publish({other: adapter for other, adapter in self.loaded.items() if other != name})
             self.previous.pop(name, None)
-            await self._install_published(batcher)
+            await self._install_published()
 
     def expect(self, announced: Iterable[Announcement]) -> None:
         """Record announced adapters as unavailable until they are loaded."""
@@ -269,7 +269,7 @@ class AdapterRegistry:
             if each.fingerprint and each.name not in self.loaded and each.name not in self.unavailable:
                 self._set_unavailable(each.name, "it is being loaded")
 
-    async def apply(self, announcement: Announcement, batcher: Batcher) -> None:
+    async def apply(self, announcement: Announcement) -> None:
         """Load or unload an adapter as another replica has announced it.
 
         If the announced version cannot be loaded, the adapter becomes unavailable: no other version is served under its
@@ -280,15 +280,15 @@ class AdapterRegistry:
             loaded, previous = self.loaded.get(name), self.previous.get(name)
             if version is None:
                 self._set_available(name)
-                await self._remove(name, batcher)
+                await self._remove(name)
             elif loaded is None or loaded.fingerprint != version:
                 try:
                     if previous is None or previous.fingerprint != version:
                         previous = await self._read(name, version)
-                    await self._replace(previous, batcher)
+                    await self._replace(previous)
                 except Exception as error:  # whatever is wrong with one adapter, the others are served
                     self._set_unavailable(name, error)
-                    await self._remove(name, batcher)
+                    await self._remove(name)
 
     def _set_unavailable(self, name: str, reason: Exception | str) -> None:
         if isinstance(reason, Exception):
@@ -303,9 +303,9 @@ class AdapterRegistry:
             self.unavailable = {other: reason for other, reason in self.unavailable.items() if other != name}
             self._metrics.unavailable.remove(name)
 
-    async def _install_published(self, batcher: Batcher) -> None:
+    async def _install_published(self) -> None:
         published = list(self.loaded.values())
-        await batcher.call(lambda: self._engine.install(published))
+        await self._batcher.call(lambda: self._engine.install(published))
 
     def get(self, name: str, field: str = "adapter") -> LoadedAdapter:
         """Return a loaded adapter.

@@ -1,13 +1,26 @@
-"""JSON schemas of responses about adapters."""
+"""JSON schemas of requests and responses about adapters."""
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from fastapi import Path, Query
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from lorarec.serving.engine import AdapterKind
 from lorarec.serving.experiment_schemas import PreviousVersion
 from lorarec.serving.fusion import RecommenderKind
 from lorarec.serving.schema_parts import NextCursor, example
+from lorarec.serving.schemas import MAX_RESULTS, RequestBody, Text, refuse_nul
+
+AdapterLimit = Annotated[
+    int | None,
+    Query(ge=1, le=MAX_RESULTS, description="Maximum number of adapters; all by default.", examples=[20]),
+]
+AliasPath = Annotated[
+    str,
+    Path(min_length=1, max_length=500, description="Further name of an adapter.", examples=["prod"]),
+    AfterValidator(refuse_nul),
+]
+AdapterPath = Annotated[str, Path(description="Name of a loaded adapter.", examples=["shop"])]
 
 _ADAPTER = {
     "name": "general",
@@ -18,6 +31,23 @@ _ADAPTER = {
     "readout": "verdict",
     "in_folder": True,
 }
+
+
+class LoadAdapterRequest(RequestBody):
+    """An adapter to load."""
+
+    name: Annotated[Text, Field(description="Name of an adapter that GET /v1/adapters lists; no path or hub id.")]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "general"}]})
+
+
+class AliasRequest(RequestBody):
+    """A further name for a loaded adapter."""
+
+    alias: Annotated[Text, Field(description="The further name, which is not that of an adapter.")]
+    adapter: Annotated[Text, Field(description="Name of the loaded adapter that it stands for.")]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"alias": "prod", "adapter": "general"}]})
 
 
 class AdapterInfo(BaseModel):

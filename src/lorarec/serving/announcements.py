@@ -8,7 +8,6 @@ from sqlalchemy.engine import Engine
 
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.adapter_table import AdapterTable
-from lorarec.serving.batcher import Batcher
 from lorarec.serving.database import DatabaseCalls
 from lorarec.serving.engine import LoadedAdapter
 from lorarec.serving.refresher import Refresher
@@ -26,18 +25,16 @@ class AdapterAnnouncements:
         engine: Connections to a database that `Histories.fill` has prepared.
         calls: Threads of calls to the database.
         registry: Adapters of this replica.
-        batcher: Queue in front of the model.
 
     Attributes:
         applied: Whether no announcement that this replica has read waits to be applied. One that it cannot apply does
             not wait.
     """
 
-    def __init__(self, engine: Engine, calls: DatabaseCalls, registry: AdapterRegistry, batcher: Batcher) -> None:
+    def __init__(self, engine: Engine, calls: DatabaseCalls, registry: AdapterRegistry) -> None:
         self._table = AdapterTable(engine)
         self._calls = calls
         self._registry = registry
-        self._batcher = batcher
         self._revision = 0
         self._retried = time.monotonic()
         self.applied = True
@@ -73,7 +70,7 @@ class AdapterAnnouncements:
             ApiError: As for `AdapterRegistry.load`; 503, if the database cannot be reached, and nothing is changed.
         """
         async with self._lock:
-            return await self._registry.load(name, self._batcher, self._announce)
+            return await self._registry.load(name, self._announce)
 
     async def roll_back(self, name: str) -> LoadedAdapter:
         """Put back the version of an adapter that the latest load replaced, and announce it; other replicas follow.
@@ -83,7 +80,7 @@ class AdapterAnnouncements:
                 changed.
         """
         async with self._lock:
-            return await self._registry.roll_back(name, self._batcher, self._announce)
+            return await self._registry.roll_back(name, self._announce)
 
     async def unload(self, name: str) -> None:
         """Unload an adapter and announce it; other replicas follow.
@@ -92,7 +89,7 @@ class AdapterAnnouncements:
             ApiError: As for `AdapterRegistry.unload`; 503, if the database cannot be reached, and nothing is changed.
         """
         async with self._lock:
-            await self._registry.unload(name, self._batcher, self._announce)
+            await self._registry.unload(name, self._announce)
 
     async def _announce(self, name: str, fingerprint: str | None) -> None:
         await self._calls.run(self._table.write, name, fingerprint)
@@ -109,5 +106,5 @@ class AdapterAnnouncements:
             self.applied = latest == self._revision
             self._registry.expect(announced)
             for announcement in announced:
-                await self._registry.apply(announcement, self._batcher)
+                await self._registry.apply(announcement)
             self._revision, self.applied = latest, True

@@ -26,7 +26,7 @@ DECAY = 0.9
 class _PendingRequest:
     request: ScoringRequest
     tokens: int
-    scores: asyncio.Future[np.ndarray]
+    result: asyncio.Future[np.ndarray]
     scoring_began: float = 0.0
 
 
@@ -175,7 +175,8 @@ class Batcher:
             The scores (candidates,) of each request.
 
         Raises:
-            ApiError: 429 with the expected waiting time, if the requests in the queue take too long.
+            ApiError: 429 with the expected waiting time, if the requests in the queue take too long; 503, if the queue
+                is not processed any more.
         """
         self._check_wait()
         loop = asyncio.get_running_loop()
@@ -188,7 +189,7 @@ class Batcher:
         self._in_queue += 1
         queued = time.perf_counter()
         try:
-            scores = list(await asyncio.gather(*(each.scores for each in pending)))
+            scores = list(await asyncio.gather(*(each.result for each in pending)))
             began = min(each.scoring_began for each in pending)
             self._metrics.add_stage("queue", queued, began)
             self._metrics.add_stage("model", began, time.perf_counter())
@@ -201,22 +202,35 @@ class Batcher:
 
     def _remove_cancelled(self) -> None:
         """Remove requests of clients that disconnected from the queue."""
-        remaining = [each for each in self._queue if isinstance(each, _PendingCall) or not each.scores.cancelled()]
+        remaining = [each for each in self._queue if isinstance(each, _PendingCall) or not each.result.cancelled()]
         self._queue.clear()
         self._queue.extend(remaining)
         self._queued_tokens = sum(each.tokens for each in remaining if isinstance(each, _PendingRequest))
 
     async def call(self, function: Callable[[], Any]) -> Any:
-        """Run a function in a worker thread, after all that is queued and beside no pass, and return its result."""
+        """Run a function in a worker thread, after all that is queued and beside no pass, and return its result.
+
+        Raises:
+            ApiError: 503, if the queue is not processed any more.
+        """
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._enqueue(_PendingCall(function, result))
         return await result
 
     def _enqueue(self, pending: _PendingRequest | _PendingCall) -> None:
+        if self._task is not None and self._task.done():
+            raise ApiError(503, "the service is stopping: try again", None, 1)
         self._queue.append(pending)
         self._arrived.set()
 
     async def _process_queue(self) -> None:
+        try:
+            await self._process_until_stopped()
+        finally:
+            for pending in self._queue:  # if this was cancelled, nobody else would end their waiting
+                pending.result.cancel()
+
+    async def _process_until_stopped(self) -> None:
         while True:
             while not self._queue:
                 if self._stopping:
@@ -250,7 +264,7 @@ class Batcher:
                 await asyncio.wait_for(self._arrived.wait(), deadline - loop.time())
             except TimeoutError:
                 break
-        return [pending for pending in batch if not pending.scores.done()]
+        return [pending for pending in batch if not pending.result.done()]
 
     def _fill(self, batch: list[_PendingRequest]) -> bool:
         """Move requests from the queue to the batch; return whether more requests could join it."""
@@ -282,7 +296,7 @@ class Batcher:
         for pending in batch:
             pending.scoring_began = began
         score = self._threads[thread]
-        await self._run(thread, lambda: score(requests), [pending.scores for pending in batch], list)
+        await self._run(thread, lambda: score(requests), [pending.result for pending in batch], list)
         self._free.append(thread)
         ended = time.perf_counter()
         self._pass_tokens -= tokens
@@ -307,6 +321,10 @@ class Batcher:
         """Run a function in the worker thread and set the futures to the parts of its result, or to its exception."""
         try:
             values = split(await asyncio.get_running_loop().run_in_executor(thread, function))
+        except asyncio.CancelledError:
+            for future in futures:
+                future.cancel()
+            raise
         except Exception as error:
             for future in futures:
                 if not future.done():

@@ -92,10 +92,6 @@ class CatalogueState:
         """Return whether an item is not recommended any more."""
         return item in self.stored and self.stored[item].withdrawn
 
-    def view(self, by_fusion: bool) -> CatalogueView:
-        """Return the catalogue of requests that the fusion or that adapters answer."""
-        return self.fusion if by_fusion else self.adapters
-
     def refuse_unlike(self, items: Mapping[str, str]) -> None:
         """Refuse items that the fusion cannot score, by the fields that hold them.
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -81,6 +81,10 @@ async def require_json(request: Request) -> None:
         )
     if not (await request.body()).strip():
         raise ApiError(400, "the body is empty: send JSON")
+
+
+#: Dependencies of routes whose requests have a body.
+JSON_BODY = [Depends(require_json)]
 
 
 def validation_faults(errors: Sequence[Any]) -> list[Fault]:

@@ -1,6 +1,7 @@
-"""The application's description of itself: security, request ids, and the media type of errors."""
+"""The application and its OpenAPI description: security, request ids, and the media type of errors."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -14,6 +15,8 @@ from lorarec.serving.request_ids import REQUEST_ID, VALID_ID, RequestIdMiddlewar
 from lorarec.serving.response_schemas import ExplainResponse, ItemsPage, ProblemDetails, RankResponse, UsersResponse
 from lorarec.serving.route_roles import required_role
 from lorarec.serving.schema_parts import examples_of
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 #: Responses whose examples have null, which FastAPI leaves out.
 _WITH_NULL = (
@@ -54,6 +57,16 @@ class Application(FastAPI):
         # FastAPI's own traces have query strings, and with them the ids of users; the service makes traces without.
         super().__init__(**options, telemetry={"tracing": False, "metrics": False, "logs": False})
         self._needs_key = needs_key
+
+    def readable(self, path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
+        """Return a decorator by which an endpoint answers GET, and HEAD with the same headers."""
+
+        def register(endpoint: Endpoint) -> Endpoint:
+            self.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, **options)
+            self.add_api_route(path, endpoint, methods=["GET"], **options)
+            return endpoint
+
+        return register
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return the application with its middleware; ids are outermost, so that unexpected errors have one too."""

@@ -1,8 +1,8 @@
-"""JSON schemas of requests: their fields, limits and examples."""
+"""JSON schemas of requests for rankings: their fields, limits and examples; and fields that other requests share."""
 
 from typing import Annotated, Any
 
-from fastapi import Header, Path, Query
+from fastapi import Query
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -27,7 +27,6 @@ MAX_FILTER_ITEMS = 10_000
 MAX_FILTERS = 16
 MAX_LIMITS = 4
 MAX_FILTER_VALUES = 1000
-MAX_EVENTS = 1000
 MAX_MIXED_ADAPTERS = 16
 MAX_RESULTS = 100
 
@@ -60,30 +59,6 @@ SearchQuery = Annotated[
     AfterValidator(refuse_nul),
 ]
 Limit = Annotated[int, Query(ge=1, le=MAX_RESULTS, description="Maximum number of results.")]
-AdapterLimit = Annotated[
-    int | None,
-    Query(ge=1, le=MAX_RESULTS, description="Maximum number of adapters; all by default.", examples=[20]),
-]
-UserId = Annotated[
-    str,
-    Query(min_length=1, max_length=500, description="Id of the user.", examples=["u42"]),
-    AfterValidator(refuse_nul),
-]
-StoredUserId = Annotated[
-    str,
-    Path(min_length=1, max_length=500, description="Id of the user.", examples=["u42"]),
-    AfterValidator(refuse_nul),
-]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=255,
-        description="Key that the client gives the request. Each event without an event_id gets one of the key and its "
-        "position, so that a request that is sent twice is stored once.",
-        examples=["0f8fad5b-d9cb-469f-a165-70867728950e"],
-    ),
-]
 
 
 #: What every request for a user or a history fulfils, which its fields alone do not say.
@@ -98,11 +73,13 @@ def _history_request(*examples: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"oneOf": _ONE_HISTORY, "examples": list(examples)})
 
 
-class _Request(BaseModel):
+class RequestBody(BaseModel):
+    """The body of a request, in which unknown fields are errors."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class ItemTitle(_Request):
+class ItemTitle(RequestBody):
     """An item that is not in the catalogue, given by its title."""
 
     title: Annotated[Text, Field(description="Title of the item.")]
@@ -119,7 +96,7 @@ _Time = Annotated[
 ]
 
 
-class HistoryItem(_Request):
+class HistoryItem(RequestBody):
     """An item of the catalogue in a history."""
 
     item_id: Annotated[Text, Field(description="Id of the item.")]
@@ -164,7 +141,7 @@ AssignmentId = Annotated[
 ]
 
 
-class _HistoryRequest(_Request):
+class _HistoryRequest(RequestBody):
     user_id: Annotated[
         Text | None, Field(description="Id of the user whose stored history is read, in place of `history`.")
     ] = None
@@ -217,7 +194,7 @@ class RankRequest(_HistoryRequest):
 FilterValue = Text | StrictBool | StrictInt | StrictFloat
 
 
-class ItemCondition(_Request):
+class ItemCondition(RequestBody):
     """A condition on a column of the items; items without a value in it never match."""
 
     column: Annotated[Text, Field(description="Name of a column of the items of the dataset.")]
@@ -234,7 +211,7 @@ class ItemCondition(_Request):
     ]
 
 
-class ItemBoost(_Request):
+class ItemBoost(RequestBody):
     """A number that is added to the score of items that match a condition."""
 
     where: Annotated[ItemCondition, Field(description="Condition that the items match.")]
@@ -341,53 +318,3 @@ class ExplainRequest(_CatalogueRequest):
                 "where, item_id, allow and deny are for recommendations: leave them out, or leave out candidates"
             )
         return self
-
-
-class UserEvent(_Request):
-    """An interaction of a user with an item."""
-
-    user_id: Annotated[Text, Field(description="Id of the user, who may be new.")]
-    item_id: Annotated[Text, Field(description="Id of an item of the catalogue.")]
-    timestamp: Annotated[
-        Timestamp | None,
-        Field(
-            description="Time of the interaction in the unit of the dataset, usually seconds; the current time by "
-            "default.",
-        ),
-    ] = None
-    event_id: Annotated[
-        Text | None,
-        Field(
-            description="Id that the client gives the event; an event that is sent twice is stored once. Another event "
-            "of the user with the same id is refused."
-        ),
-    ] = None
-
-
-class EventsRequest(_Request):
-    """Interactions to store; either all of them are stored or none."""
-
-    events: Annotated[
-        list[UserEvent], Field(min_length=1, max_length=MAX_EVENTS, description="Interactions in any order.")
-    ]
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"events": [{"user_id": "u42", "item_id": "i3", "event_id": "click-1"}]}]}
-    )
-
-
-class LoadAdapterRequest(_Request):
-    """An adapter to load."""
-
-    name: Annotated[Text, Field(description="Name of an adapter that GET /v1/adapters lists; no path or hub id.")]
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "general"}]})
-
-
-class AliasRequest(_Request):
-    """A further name for a loaded adapter."""
-
-    alias: Annotated[Text, Field(description="The further name, which is not that of an adapter.")]
-    adapter: Annotated[Text, Field(description="Name of the loaded adapter that it stands for.")]
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"alias": "prod", "adapter": "general"}]})

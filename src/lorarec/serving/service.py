@@ -28,7 +28,7 @@ from lorarec.serving.errors import ApiError, FaultCollector
 from lorarec.serving.experiment import Experiment
 from lorarec.serving.fusion import FUSION, ServedFusion
 from lorarec.serving.health import DatabaseState, WatchedThread
-from lorarec.serving.histories import Event, Histories
+from lorarec.serving.histories import Histories
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.pages import Page
 from lorarec.serving.prompt_cache import PromptCache
@@ -45,7 +45,7 @@ from lorarec.serving.responses import (
     rank_response,
     recommend_response,
 )
-from lorarec.serving.schemas import EventsRequest, ExplainRequest, RankRequest, RecommendRequest
+from lorarec.serving.schemas import ExplainRequest, RankRequest, RecommendRequest
 from lorarec.serving.search import TextSearch
 from lorarec.serving.shadow import ShadowScorer
 from lorarec.serving.stored_users import StoredUsers
@@ -56,8 +56,6 @@ STOP_SECONDS = 3.0
 STUCK_SECONDS = 60.0
 #: Number of items in the history, and among the candidates, of the request that measures the speed of the model.
 MEASURED_ITEMS = 20
-#: Beginning of the ids of events that have no id of their own in a request with an idempotency key.
-IDEMPOTENCY = "idempotency-key:"
 
 
 class Service:
@@ -117,29 +115,30 @@ class Service:
                 "option default_adapter is of no use with a fusion or an experiment, which answers requests that name "
                 "no adapter: leave one of them out"
             )
-        self._dataset = dataset
         self._pool = config.pool
         self.metrics = Metrics(by_variant=experiment is not None)
         self.fusion = ServedFusion(fusion) if fusion else None
         permanent = list(self.fusion.adapters.values()) if self.fusion else []
         self._prompt_cache = PromptCache(config.prompt_cache * 2**20, self.metrics)
         self._engine = MultiAdapterEngine(backbone, config.combine, permanent, config.instances, self._prompt_cache)
-        self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
-        self.histories = Histories(database)
-        self.histories.fill(dataset)
-        self._answer_log = AnswerLog(answer_log, self.metrics) if answer_log else None
         wait, max_wait = config.wait_ms / 1000, config.max_wait
         token_budget = tokens_per_pass(backbone.model, config.token_budget)
         self.batcher = Batcher(self._engine.scorers(), token_budget, wait, config.queue, self.metrics, max_wait)
+        self.adapters = AdapterRegistry(
+            adapters_folder, self._engine, self.batcher, dataset, self.metrics, further_adapters
+        )
+        self.histories = Histories(database)
+        self.histories.fill(dataset)
+        self._answer_log = AnswerLog(answer_log, self.metrics) if answer_log else None
         engine, self._shared_calls = self.histories.engine, DatabaseCalls(SHARED_THREADS, SHARED_LIMIT, self.metrics)
-        self.announcements = AdapterAnnouncements(engine, self._shared_calls, self.adapters, self.batcher)
+        self.announcements = AdapterAnnouncements(engine, self._shared_calls, self.adapters)
         self.announcements.load_initial(load)
         self._shadow = ShadowScorer(self.batcher, self.metrics)
         self._assignments = Assignments(experiment, self._answer_log, self._shadow)
         self._assignments.require_answers(self.adapters, fusion is not None)
         self.prompts = RequestPrompts(backbone, dataset)
         self.prompts.make_evidence(self.adapters.loaded.values())
-        self._measure_speed()
+        self._measure_speed(dataset)
         # Tokenizers are not thread-safe, so one thread builds all prompts.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
         self._fusion_thread = WatchedThread("fusion", STUCK_SECONDS)
@@ -156,12 +155,12 @@ class Service:
         remove_unused = partial(asyncio.to_thread, self._prompt_cache.remove_unused)
         self._refresher = Refresher([self.aliases.refresh, self.catalogue.refresh, remove_unused])
         self.database = DatabaseState(self.histories)
-        self.users = StoredUsers(self.histories, self.prompts.has_item, config.queue, self.metrics, self._answer_log)
+        self.users = StoredUsers(self.histories, self.prompts, config.queue, self.metrics, self._answer_log)
         self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
 
-    def _measure_speed(self) -> None:
+    def _measure_speed(self, dataset: Dataset) -> None:
         """Let the batcher measure the speed of the model by a request for the first adapter, or for the backbone."""
-        items = self._dataset.items[ITEM].head(MEASURED_ITEMS).to_list()
+        items = dataset.items[ITEM].head(MEASURED_ITEMS).to_list()
         case = RequestCase(None, items, items)
         served = self.fusion.adapters if self.fusion else self.adapters.loaded
         mixture = self.prompts.mixture(case, dict.fromkeys(list(served.values())[:1], 1.0))
@@ -307,25 +306,6 @@ class Service:
         response = explain_response(case, ranked, scores, place, evidence, self.prompts)
         return self._assignments.complete(assignment, response)
 
-    async def store(self, request: EventsRequest, idempotency_key: str | None = None) -> int:
-        """Store events and return the number of new ones.
-
-        Args:
-            request: Events.
-            idempotency_key: Key of the request; together with its index in the request it is the id of each event that
-                has no other.
-
-        Raises:
-            ApiError: If an item is not in the catalogue, an event has the id of another one, or the database is not
-                usable.
-        """
-        self.prompts.check_ids({f"events.{index}.item_id": each.item_id for index, each in enumerate(request.events)})
-        events = [Event(**event.model_dump()) for event in request.events]
-        if idempotency_key is not None:
-            ids = [event.event_id or f"{IDEMPOTENCY}{idempotency_key}:{index}" for index, event in enumerate(events)]
-            events = [replace(event, event_id=event_id) for event, event_id in zip(events, ids, strict=True)]
-        return await self.users.append(events)
-
     async def find_items(self, query: str, limit: int, cursor: str | None = None) -> Page[str]:
         """Return a page of the ids of items whose titles hold all words of a query, best match first.
 
@@ -347,14 +327,6 @@ class Service:
         hidden = await self.users.deleted()
         with self.batcher.admit(scored=False):
             return await asyncio.to_thread(self._user_search.search, query, limit, cursor, hidden)
-
-    async def latest_items(self, user: str, limit: int) -> list[str]:
-        """Return the item ids of a stored history, latest first.
-
-        Raises:
-            ApiError: If the user is unknown, or the database is not usable.
-        """
-        return [*(await self.users.history(user, limit)).items][::-1]
 
     def _propose_with(self, history: Sequence[str], request: ExplainRequest, view: CatalogueView) -> list[str]:
         """Return the candidates that the index proposes, with the item of the request last if it is not one of them.

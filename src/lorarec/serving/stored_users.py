@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import polars as pl
@@ -14,8 +15,13 @@ from lorarec.serving.database import READ_THREADS, WRITE_THREADS, DatabaseCalls
 from lorarec.serving.errors import ApiError
 from lorarec.serving.histories import Event, EventConflict, Histories, StoredEvent
 from lorarec.serving.metrics import Metrics
+from lorarec.serving.request_prompts import RequestPrompts
+from lorarec.serving.user_schemas import EventsRequest
 
 T = TypeVar("T")
+
+#: Beginning of the ids of events that have no id of their own in a request with an idempotency key.
+IDEMPOTENCY = "idempotency-key:"
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +33,8 @@ class StoredUsers:
 
     Args:
         histories: Histories in the database.
-        is_item: Function that returns whether an id is one of the catalogue. Other replicas may store interactions
-            with items that this one does not know; they are left out of its histories.
+        prompts: Catalogue that items are looked up in. Other replicas may store interactions with items that this one
+            does not know; they are left out of its histories.
         limit: Maximum number of requests that read at once, and of those that write.
         metrics: Counters of the service.
         answer_log: Log of the answers, or None.
@@ -37,13 +43,13 @@ class StoredUsers:
     def __init__(
         self,
         histories: Histories,
-        is_item: Callable[[str], bool],
+        prompts: RequestPrompts,
         limit: int,
         metrics: Metrics,
         answer_log: AnswerLog | None = None,
     ) -> None:
         self._histories = histories
-        self._is_item = is_item
+        self._prompts = prompts
         self._metrics = metrics
         self._answer_log = answer_log
         self._reads = DatabaseCalls(READ_THREADS, limit, metrics)
@@ -56,18 +62,38 @@ class StoredUsers:
             ApiError: 404, if the user is unknown; 429 or 503, if the database does not respond in time.
         """
         stored = await self._reads.run(self._histories.user_history, user, latest)
-        known = [(item, time) for item, time in zip(stored.items, stored.times, strict=True) if self._is_item(item)]
+        is_item, pairs = self._prompts.has_item, zip(stored.items, stored.times, strict=True)
+        known = [(item, time) for item, time in pairs if is_item(item)]
         if not known:
             raise _unknown(user)
         return UserHistory(user, [item for item, _ in known], [time for _, time in known])
 
-    async def append(self, events: Sequence[Event]) -> int:
-        """Store events, either all or none, and return the number of new ones.
+    async def latest_items(self, user: str, limit: int) -> list[str]:
+        """Return the item ids of a stored history, latest first.
 
         Raises:
-            ApiError: 409, if an event has the id of another event of the user; 429 or 503, if the database does not
-                respond in time.
+            ApiError: As for `history`.
         """
+        return [*(await self.history(user, limit)).items][::-1]
+
+    async def store(self, request: EventsRequest, idempotency_key: str | None = None) -> int:
+        """Store events, either all or none, and return the number of new ones.
+
+        Args:
+            request: Events.
+            idempotency_key: Key of the request; together with its index in the request it is the id of each event that
+                has no other.
+
+        Raises:
+            ApiError: 409, if an event has the id of another event of the user; 422, if an item is not in the catalogue;
+                429 or 503, if the database does not respond in time.
+        """
+        items = {f"events.{index}.item_id": event.item_id for index, event in enumerate(request.events)}
+        self._prompts.check_ids(items)
+        events = [Event(**event.model_dump()) for event in request.events]
+        if idempotency_key is not None:
+            ids = [event.event_id or f"{IDEMPOTENCY}{idempotency_key}:{index}" for index, event in enumerate(events)]
+            events = [replace(event, event_id=event_id) for event, event_id in zip(events, ids, strict=True)]
         try:
             stored = await self._writes.run(self._histories.append, events)
         except EventConflict as conflict:

@@ -1,9 +1,69 @@
-"""JSON schemas of what is stored of a user."""
+"""JSON schemas of events, and of what is stored of a user."""
 
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Header, Path, Query
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from lorarec.serving.schemas import RequestBody, Text, Timestamp, refuse_nul
+
+#: Maximum number of events in a request.
+MAX_EVENTS = 1000
+
+UserId = Annotated[
+    str,
+    Query(min_length=1, max_length=500, description="Id of the user.", examples=["u42"]),
+    AfterValidator(refuse_nul),
+]
+StoredUserId = Annotated[
+    str,
+    Path(min_length=1, max_length=500, description="Id of the user.", examples=["u42"]),
+    AfterValidator(refuse_nul),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="Key that the client gives the request. Each event without an event_id gets one of the key and its "
+        "position, so that a request that is sent twice is stored once.",
+        examples=["0f8fad5b-d9cb-469f-a165-70867728950e"],
+    ),
+]
+
+
+class UserEvent(RequestBody):
+    """An interaction of a user with an item."""
+
+    user_id: Annotated[Text, Field(description="Id of the user, who may be new.")]
+    item_id: Annotated[Text, Field(description="Id of an item of the catalogue.")]
+    timestamp: Annotated[
+        Timestamp | None,
+        Field(
+            description="Time of the interaction in the unit of the dataset, usually seconds; the current time by "
+            "default.",
+        ),
+    ] = None
+    event_id: Annotated[
+        Text | None,
+        Field(
+            description="Id that the client gives the event; an event that is sent twice is stored once. Another event "
+            "of the user with the same id is refused."
+        ),
+    ] = None
+
+
+class EventsRequest(RequestBody):
+    """Interactions to store; either all of them are stored or none."""
+
+    events: Annotated[
+        list[UserEvent], Field(min_length=1, max_length=MAX_EVENTS, description="Interactions in any order.")
+    ]
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"events": [{"user_id": "u42", "item_id": "i3", "event_id": "click-1"}]}]}
+    )
 
 
 class LoggedAnswer(BaseModel):

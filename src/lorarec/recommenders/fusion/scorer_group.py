@@ -10,7 +10,7 @@ import polars as pl
 from scipy.sparse import csr_matrix
 
 from lorarec.backbone import Backbone
-from lorarec.data import CANDIDATES, HISTORY, USER, SimilarItems, title_vectors
+from lorarec.data import CANDIDATES, HISTORY, USER, SimilarItems
 from lorarec.errors import LorarecError
 from lorarec.recommenders.fusion.candidate_scores import CandidateScores
 from lorarec.recommenders.fusion.fusion_split import with_validation_targets
@@ -35,8 +35,7 @@ class ScorerGroup:
         self.recommenders = dict(recommenders)
         self.data = data
         self.known = data.train_index
-        titles = list(data.dataset.titles.values())
-        self.similar = SimilarItems(title_vectors(titles), data.item_rows, data.train_items)
+        self.similar = SimilarItems(data.dataset.titles, data.train_items)
 
     @classmethod
     def fit(cls, recommenders: Mapping[str, Recommender[Any]], data: TrainingData) -> Self:
