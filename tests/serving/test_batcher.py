@@ -191,6 +191,20 @@ def test_what_waits_ends_when_the_queue_is_not_processed_any_more() -> None:
     asyncio.run(scenario())
 
 
+def test_a_batch_that_waits_for_more_requests_ends_when_the_queue_is_not_processed_any_more() -> None:
+    async def scenario() -> None:
+        batcher = Batcher([Scorer()], token_budget=100, wait=60.0, limit=9, metrics=Metrics())
+        batcher.start()
+        [waiting] = await queued(batcher, [5])
+        await asyncio.sleep(0.01)
+        assert batcher._task is not None
+        batcher._task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(waiting, 5)
+
+    asyncio.run(scenario())
+
+
 def test_no_more_than_the_limit_is_admitted() -> None:
     async def scenario(batcher: Batcher, scorer: Scorer) -> None:
         scorer.may.set()

@@ -264,6 +264,10 @@ class Batcher:
                 await asyncio.wait_for(self._arrived.wait(), deadline - loop.time())
             except TimeoutError:
                 break
+            except asyncio.CancelledError:
+                for pending in batch:
+                    pending.result.cancel()
+                raise
         return [pending for pending in batch if not pending.result.done()]
 
     def _fill(self, batch: list[_PendingRequest]) -> bool:
