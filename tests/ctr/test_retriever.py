@@ -70,6 +70,26 @@ def test_real_vectors_of_any_length():
     assert found.tolist() == [filled(by_definition(log, vectors, *row, 10), 10) for row in log]
 
 
+@pytest.mark.parametrize("size", [30, 52, 55, 77])
+def test_of_equal_vectors_the_later_are_taken_whatever_the_rounding(size):
+    """Vectors are no multiples of one another, and items 0, 3 and 6 have the same one."""
+    rng = np.random.default_rng(size)
+    vectors = rng.normal(size=(ITEMS, size)).astype(np.float32)
+    vectors[[0, 3]] = vectors[6]
+    log = list(zip(*(rng.integers(0, high, 400) for high in (USERS, ITEMS, 40)), strict=True))
+    searched = Retriever(*columns(log), vectors)
+    found = searched.similar(*columns(log), 9)
+    cosines = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = np.round(cosines @ cosines.T, 4)
+    for place, (user, item, time) in enumerate(log):
+        past = sorted((row for row in range(len(log)) if log[row][0] == user and log[row][2] < time), key=by_time(log))
+        nearest = sorted(past, key=lambda row: (-cosines[log[row][1], item], -past.index(row)))[:9]
+        assert found[place].tolist() == filled(sorted(nearest, key=by_time(log)), 9)
+        if place % 20 == 0:
+            alone = searched.similar(*columns([(user, item, time)]), 9)[0]
+            assert alone.tolist() == found[place].tolist()
+
+
 def test_items_without_direction_are_neither_near_nor_far():
     vectors = np.array([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
     log = columns([(0, 2, 0), (0, 1, 1), (0, 0, 2)])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -107,6 +108,16 @@ def test_new_items_borrow_from_similar_titles() -> None:
     assert new == f"new, {lamp}"
     assert other == "new"
     assert evidence.hints(["a"], ["lamp"], hidden=[True])[0].startswith("new")
+
+
+def test_rounding_places_no_new_item_before_those_that_it_borrows_from() -> None:
+    """All items have the same count, so that each is the last of its equals."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        words = ["red", "lamp", "old", "sun", "tea", "cup"]
+        titles = {f"i{number}": " ".join(rng.choice(words, rng.integers(1, 6))) for number in range(12)}
+        counted = Cooccurrence(frame([[*titles]]), {**titles, "new": " ".join(words)})
+        assert counted.hints(["i0"], ["i1", "new"], user="other") == [SILENT, NEW]
 
 
 def test_words_with_other_titles_equal_those_that_are_made_with_them() -> None:

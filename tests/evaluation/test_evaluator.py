@@ -185,6 +185,19 @@ def test_bad_scores_name_row_setting_and_user(dataset: Dataset, split: Split) ->
     _refused(dataset, split, "scores of 0 cases for", spoil(lambda scores: []), **only)
 
 
+@pytest.mark.parametrize("rank", [np.nan, 0.0, -1.0])
+def test_ranks_below_one_are_refused(dataset: Dataset, split: Split, rank: float) -> None:
+    class Ranks:
+        returns_ranks = True
+
+        def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+            return [
+                np.full(size, rank if case == 1 else 1.0) for case, size in enumerate(cases["candidates"].list.len())
+            ]
+
+    _refused(dataset, split, f"case 1: the target has the rank {rank:g}, but 1 is the best", Ranks(), settings=["warm"])
+
+
 def test_a_scorer_may_not_change_its_cases(dataset: Dataset, split: Split) -> None:
     @as_scorer
     def meddler(cases: pl.DataFrame) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from scipy import stats
 from lorarec.errors import LorarecError
 from lorarec.metrics import Correction, adjust_p_values, bootstrap_interval, paired_t_test
 from lorarec.metrics import significance as statistics
-from lorarec.metrics.significance import resampled_p_value
+from lorarec.metrics.significance import resampled_means, resampled_p_value
 
 
 def test_interval_agrees_with_scipy() -> None:
@@ -76,6 +76,29 @@ def test_p_where_the_formula_divides_by_zero() -> None:
     assert paired_t_test(np.array([1.0]), np.array([0.0])) == 1.0
     with pytest.raises(LorarecError, match="values of the same cases"):
         paired_t_test(np.ones(3), np.ones(2))
+
+
+def test_rounding_is_no_difference() -> None:
+    rng = np.random.default_rng(0)
+    seeds = rng.choice(1 / np.log2(np.arange(2, 12)), (3, 400))
+    one, other = seeds.mean(0), seeds[::-1].mean(0)  # the same numbers, added up in another order
+    assert (one != other).any()
+    assert paired_t_test(one, other) == 1
+    assert paired_t_test(1e6 * one, 1e6 * other) == 1
+    assert paired_t_test(one, one + 0.1) == 0  # constant up to rounding
+    mixed = one + np.where(np.arange(400) < 200, 0.1, 0.0)
+    assert paired_t_test(other, mixed) == pytest.approx(stats.ttest_rel(one, mixed).pvalue)
+
+
+def test_rounding_of_resampled_means_is_no_difference() -> None:
+    """Both models have one value in all cases, so that no resample tells them apart."""
+    first, second = np.repeat([1.0, 0.0], [10, 3]), np.repeat([0.0, 1.0], [10, 3])
+    value = 1 / np.log2(3)
+    sums = resampled_means(np.stack([first, second, value * first, value * second], axis=1))
+    sums = sums[(sums[:, :2] > 0).all(1)]
+    differences = sums[:, 2] / sums[:, 0] - sums[:, 3] / sums[:, 1]
+    assert differences.any()
+    assert resampled_p_value(differences) == 1
 
 
 def test_p_of_resampled_differences() -> None:

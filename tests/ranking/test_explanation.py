@@ -16,7 +16,7 @@ from lorarec.data import Dataset
 from lorarec.data.cooccurrence import dataset_cooccurrence
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, read_adapter
-from lorarec.ranking import Explanation, Ranker, explain, fuse, recommend
+from lorarec.ranking import Explanation, Ranker, explain, fuse, recommend, shorter_histories
 from lorarec.retrieval import Index
 from lorarec.scoring import posterior
 from tests.factories import circle_log, dataset_of
@@ -81,6 +81,13 @@ def test_influences_equal_scoring_every_shorter_history(
             expected = whole - score_separately(ranker, shop, without, found, candidates)
             np.testing.assert_allclose([influence.score, influence.probability], expected, atol=1e-5)
     assert max(abs(influence.score) for influence in found.influences) > 1e-3
+
+
+def test_an_item_is_left_out_everywhere() -> None:
+    history = ["a", "b", "a", "c"]
+    assert shorter_histories(history, 3) == [history, ["a", "a", "c"], ["b", "c"], ["a", "b", "a"]]
+    assert shorter_histories(["a", "a"], 5) == [["a", "a"], [], []]
+    assert shorter_histories([], 5) == [[]]
 
 
 def test_the_item_that_others_chose_with_the_candidate_is_found(

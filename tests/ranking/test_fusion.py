@@ -254,6 +254,16 @@ def test_round_trip(trained: Fusion, log: tuple[Dataset, Split], shared_backbone
             assert found.parts.keys() == expected.parts.keys()
 
 
+def test_its_index_can_be_saved(trained: Fusion, log: tuple[Dataset, Split], tmp_path: Path) -> None:
+    dataset, split = log
+    made = trained.index()
+    made.save(tmp_path / "index")
+    loaded = Index.load(tmp_path / "index", dataset)
+    assert list(loaded.sources) == list(made.sources)
+    for history in split.valid["history"][:5].to_list():
+        assert loaded.propose(history, 10) == made.propose(history, 10)
+
+
 def test_another_adapter_in_its_place_is_refused(
     trained: Fusion, log: tuple[Dataset, Split], shared_backbone: Backbone, tmp_path: Path
 ) -> None:

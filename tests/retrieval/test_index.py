@@ -94,6 +94,16 @@ def test_round_trip(shop: Dataset, tmp_path: Path, options: NextItemConfig | Non
         assert loaded.propose(history, 30) == made.propose(history, 30)
 
 
+def test_a_model_is_saved_with_its_options_alone(shop: Dataset, tmp_path: Path) -> None:
+    model = Index.build(shop, CONFIG).next_item.model
+    made = Index.build(shop, CONFIG, model=model)
+    made.save(tmp_path / "index")
+    assert Index.load(tmp_path / "index", shop).propose(["i00", "i25"], 30) == made.propose(["i00", "i25"], 30)
+    with pytest.raises(LorarecError, match="the options of the index's next-item model are not known"):
+        Index.build(shop, model=model).save(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_round_trip_of_an_inverted_file(shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss")
     monkeypatch.setattr(nearest, "EXACT_UP_TO", 10)

@@ -5,6 +5,7 @@ model.
 """
 
 from collections.abc import Iterator
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ class Retriever:
         self._item = torch.from_numpy(np.asarray(item, np.int64)[self._order])
         self._moments, moment = np.unique(time, return_inverse=True)
         self._keys = (np.asarray(user, np.int64) * (len(self._moments) + 1) + moment)[self._order]
+        self._first = torch.from_numpy(_first_alike(np.asarray(user)[self._order], self._item.numpy(), embeddings))
 
     def similar(self, user: np.ndarray, item: np.ndarray, time: np.ndarray, k: int) -> np.ndarray:
         """Return the k earlier behaviours of each user whose items are most similar to the target item.
@@ -73,6 +75,9 @@ class Retriever:
         place = torch.arange(int(length.max()))
         rows = (torch.from_numpy(begin)[:, None] + place).clamp(max=len(self._item) - 1)
         similarity = self._embeddings[target] @ self._embeddings[self._item[rows]].mT
+        # The rounding of a product depends on its place in the matrix, so that equal vectors take the first one's.
+        first = (self._first[rows] - torch.from_numpy(begin)[:, None]).clamp(max=len(place) - 1)
+        similarity = similarity.gather(2, first[:, None].expand_as(similarity))
         # The bits of floats are in the order of their values once those of negative ones are inverted (adding zero
         # turns -0 into 0). The position in the lower bits decides between equal values, so that all keys differ.
         bits = (similarity + 0.0).view(torch.int32)
@@ -97,6 +102,22 @@ class Retriever:
         if len(item) and not 0 <= np.min(item) <= np.max(item) < known:
             unknown = next(i for i in item if not 0 <= i < known)
             raise LorarecError(f"item {unknown} has no embedding: there are {known}")
+
+
+def _first_alike(user: np.ndarray, item: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+    """Return for each row of a log that is sorted by user the first one of its user whose item has an equal vector.
+
+    Args:
+        user: Numbers of the users (n,).
+        item: Rows of `embeddings` (n,).
+        embeddings: Item vectors (items, size).
+    """
+    vectors = np.asarray(embeddings, np.float32) + 0.0  # adding zero turns -0 into 0
+    different: dict[bytes, int] = {}
+    numbers = [different.setdefault(sha256(vector.tobytes()).digest(), len(different)) for vector in vectors]
+    pairs = np.asarray(user, np.int64) * len(vectors) + np.array(numbers, np.int64)[item]
+    _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 def _positive(k: int) -> int:

@@ -18,6 +18,8 @@ LEVELS = {0.001: "always", 0.003: "mostly", 0.01: "usually", 0.03: "frequently",
 NEW, SILENT = "new", ""
 #: Maximum number of users of a history's items who are counted, so that popular items cost no more than others.
 MAX_USERS = 4096
+#: Relative difference of counts that is rounding.
+_ROUNDING = 1e-9
 
 
 class Cooccurrence:
@@ -148,4 +150,5 @@ def _word(count: float, ordered: np.ndarray, items: int) -> str:
     """Return the word of a count, given the positive counts of the catalogue in rising order."""
     if count <= 0:
         return SILENT
-    return rank_word(len(ordered) - int(np.searchsorted(ordered, count)), items)
+    # The mean of equal counts may be above them by rounding, which would place it before all of them.
+    return rank_word(len(ordered) - int(np.searchsorted(ordered, count * (1 - _ROUNDING))), items)

@@ -30,7 +30,7 @@ def measure_target_ranks(name: str, scorer: Scorer, setting: str, cases: pl.Data
         Rank of the target in every case, (cases,), and seconds per case.
 
     Raises:
-        LorarecError: The scorer changed the cases, or returned a NaN, too few or too many scores.
+        LorarecError: The scorer changed the cases, or returned a NaN, too few or too many scores, or a rank below 1.
     """
     where = f"row {name}, setting {setting}"
     targets = _target_positions(setting, cases)
@@ -54,10 +54,15 @@ def ranks_of_places(where: str, scorer: Scorer, scores: Sequence[np.ndarray], pl
         places: Positions of the targets among the candidates, (cases,).
 
     Raises:
-        LorarecError: A score is NaN.
+        LorarecError: A score is NaN, or the rank of a target is no rank.
     """
     if getattr(scorer, "returns_ranks", False):
-        return np.array([array[place] for array, place in zip(scores, places, strict=True)])
+        ranks = np.array([array[place] for array, place in zip(scores, places, strict=True)])
+        wrong = ~(ranks >= 1)
+        if wrong.any():
+            case = int(wrong.argmax())
+            raise LorarecError(f"{where}: case {case}: the target has the rank {ranks[case]:g}, but 1 is the best")
+        return ranks
     try:
         return target_ranks(scores, places)
     except LorarecError as error:

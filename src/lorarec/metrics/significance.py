@@ -11,6 +11,8 @@ from lorarec.errors import LorarecError
 #: Names of the corrections of `adjust_p_values`.
 Correction = Literal["holm", "benjamini-hochberg"]
 _DRAWS_AT_ONCE = 1 << 22
+#: Largest difference that counts as none: rounding makes means of the same values differ, in one direction even.
+_ROUNDING = 1e-12
 
 
 def bootstrap_interval(
@@ -73,7 +75,7 @@ def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
         b: Values (cases,) of another on the same cases.
 
     Returns:
-        The p-value; 1 if the two never differ or there is only one case.
+        The p-value; 1 if the two never differ by more than rounding, or there is only one case.
 
     Raises:
         LorarecError: `a` and `b` differ in shape.
@@ -81,12 +83,13 @@ def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:
         raise LorarecError(f"a paired test needs values of the same cases, not of {a.shape} and {b.shape}")
-    difference = a - b
+    difference, rounding = a - b, _ROUNDING * np.maximum(np.abs(a), np.abs(b))
+    difference[np.abs(difference) <= rounding] = 0
     if len(difference) < 2 or not difference.any():
         return 1.0
-    if np.ptp(difference) == 0:
+    if np.ptp(difference) <= rounding.max():
         return 0.0
-    return float(scipy.stats.ttest_rel(a, b).pvalue)
+    return float(scipy.stats.ttest_1samp(difference, 0).pvalue)
 
 
 def resampled_p_value(differences: np.ndarray) -> float:
@@ -95,7 +98,8 @@ def resampled_p_value(differences: np.ndarray) -> float:
     The sample itself is counted as one more resample on that side (Davison and Hinkley 1997, chapter 4).
 
     Args:
-        differences: Differences (samples,) of a metric of two models, each from one resample of the cases.
+        differences: Differences (samples,) of a metric of two models, each from one resample of the cases. Those of at
+            most 1e-12 are taken for rounding, since metrics are numbers around 1.
 
     Returns:
         The p-value; 1 if the two never differ.
@@ -106,7 +110,7 @@ def resampled_p_value(differences: np.ndarray) -> float:
     differences = np.asarray(differences, dtype=np.float64)
     if len(differences) == 0:
         raise LorarecError("no resamples: a test needs at least one")
-    rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    rarer = min(int((differences <= _ROUNDING).sum()), int((differences >= -_ROUNDING).sum()))
     return min(1.0, 2 * (rarer + 1) / (len(differences) + 1))
 
 

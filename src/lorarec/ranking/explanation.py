@@ -187,9 +187,12 @@ def compared_items(
 
 
 def shorter_histories(history: Sequence[str], count: int) -> list[list[str]]:
-    """Return the whole history, then the history without each of its latest `count` items in turn, oldest first."""
-    first = max(0, len(history) - count)
-    return [list(history), *([*history[:i], *history[i + 1 :]] for i in range(first, len(history)))]
+    """Return the whole history, then the history without each of its latest `count` items in turn, oldest first.
+
+    An item that the history has several times is left out everywhere.
+    """
+    latest = history[max(0, len(history) - count) :]
+    return [list(history), *([item for item in history if item != left_out] for left_out in latest)]
 
 
 def influences(scores: Sequence[np.ndarray], place: int) -> np.ndarray:

@@ -325,8 +325,9 @@ def has_adapters(folder: str | Path) -> bool:
 
 def index_of(group: ScorerGroup, rules: bool = True) -> Index:
     """Build the index of the data of a group, with its first next-item model if any, and sequential rules if asked."""
-    models = (each.model for each in group.recommenders.values() if isinstance(each, NextItemRecommender))
-    return Index.build(group.data.dataset, histories=group.data.split.train, model=next(models, None), rules=rules)
+    found = next((each for each in group.recommenders.values() if isinstance(each, NextItemRecommender)), None)
+    config, model = (found.config, found.model) if found else (None, None)
+    return Index.build(group.data.dataset, config, group.data.split.train, model=model, rules=rules)
 
 
 def _system(recommender: Recommender[Any]) -> str:

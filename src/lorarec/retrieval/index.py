@@ -143,7 +143,7 @@ class Index:
             histories: Columns `user_id` and `history` (item ids) to learn from, such as the training part of a split;
                 all interactions of the dataset if None.
             model: Next-item model that was trained on these histories, with the items numbered in the order of the
-                catalogue, in place of `config`.
+                catalogue; `config` then has the options it was trained with, without which the index cannot be saved.
             rules: Whether sequential rules are a source. Indexes of version 0.1.0 have none.
             text_encoder: Sentence-transformers folder or hub id that embeds the titles; None for TF-IDF. The index
                 contains the embeddings, so the encoder is not needed again.
@@ -271,8 +271,11 @@ class Index:
             overwrite: Whether to replace an index at `out`.
 
         Raises:
-            LorarecError: `out` exists already or cannot be written.
+            LorarecError: `out` exists already or cannot be written, or the index has a next-item model without its
+                options.
         """
+        if self.next_item and not self.record["options"]:
+            raise LorarecError("the options of the index's next-item model are not known: build it with its config")
         arrays = _parts("chosen", self._chosen)
         del arrays["chosen.data"]  # all ones
         if isinstance(self._titles, TitleEmbeddings):

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import OptimizeResult, minimize
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 from sklearn.linear_model import LogisticRegression
 
 from lorarec.errors import LorarecError
 from lorarec.recommenders.fusion.conditional_logit import (
+    FOLDS,
     PENALTIES,
     choose_penalty,
     fit_conditional_logit,
@@ -112,7 +113,21 @@ def test_cross_validation_prefers_a_large_penalty_where_nothing_can_be_learned()
     assert noise > choose_penalty(matrix, sizes, signal, np.ones(8), seed=0)
 
 
-@pytest.mark.parametrize("cases", [1, 2, 3])
-def test_few_cases(cases: int) -> None:
+@pytest.mark.parametrize("cases", [2, 3, 5, 6, 13])
+def test_each_case_is_held_out_once(cases: int) -> None:
     matrix, sizes, targets = _cases(2, cases)
-    assert choose_penalty(matrix, sizes, targets, np.ones(3), seed=0) in PENALTIES
+    folds, place = np.random.default_rng(0).permutation(cases) % FOLDS, np.cumsum(sizes) - sizes
+    losses = []
+    for penalty in PENALTIES:
+        total = 0.0
+        for case, (start, size) in enumerate(zip(place, sizes, strict=True)):
+            kept = folds != folds[case]
+            weights = fit_conditional_logit(matrix[np.repeat(kept, sizes)], sizes[kept], targets[kept], penalty)
+            logits = matrix[start : start + size] @ weights
+            total += logsumexp(logits) - logits[targets[case]]
+        losses.append(total)
+    assert choose_penalty(matrix, sizes, targets, np.ones(3), seed=0) == PENALTIES[int(np.argmin(losses))]
+
+
+def test_a_single_case_has_the_largest_penalty() -> None:
+    assert choose_penalty(*_cases(2, 1), np.ones(3), seed=0) == PENALTIES[-1]

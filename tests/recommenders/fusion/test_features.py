@@ -1,6 +1,7 @@
 """Features of candidates: columns for known and for new items."""
 
 import numpy as np
+import pytest
 
 from lorarec.recommenders import CandidateScores, FusionFeatures
 
@@ -23,6 +24,11 @@ def test_columns_of_known_and_new_items() -> None:
     ]
 
 
-def test_a_scorer_that_is_constant() -> None:
-    cases = CandidateScores(np.ones((2, 1)), np.zeros(2, bool), np.array([2]), np.array([1]))
-    assert np.isfinite(FusionFeatures.fit(["a"], cases).matrix(cases)).all()
+@pytest.mark.parametrize("score", [0.0, 0.3, -7.3, 1e6 + 0.1])
+def test_a_scorer_that_is_constant(score: float) -> None:
+    # The deviation of 1,000 equal numbers is not always 0, for rounding.
+    cases = CandidateScores(np.full((1000, 2), score), np.zeros(1000, bool), np.array([1000]), np.array([1]))
+    cases.scores[:, 1] *= 1 + np.tile([0, 2e-16], 500)
+    features = FusionFeatures.fit(["a", "b"], cases)
+    np.testing.assert_array_equal(features.deviations, [1, 1])
+    np.testing.assert_allclose(features.matrix(cases), 0, atol=1e-12 * max(1, abs(score)))

@@ -48,6 +48,23 @@ def test_share_of_cases_with_hidden_targets(split: Split, share: float) -> None:
     assert divided.hidden_targets == min(round(12 * share), possible)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.33, 0.9])
+def test_share_of_hidden_targets_where_most_are_hidden(split: Split, share: float) -> None:
+    divided = divide_for_fusion(split, 0.8, cases=1000, new_targets=share, seed=0)
+    known = len(divided.cases) - divided.hidden_targets
+    assert known == int((~split.valid["target"].is_in(divided.hidden.implode())).sum())
+    possible = len(split.valid) - known
+    assert divided.hidden_targets == min(round(known / (1 - share) * share), possible)
+
+
+def test_no_case_is_left(split: Split) -> None:
+    hidden = divide_for_fusion(split, 0.8, new_targets=1.0, seed=0).hidden
+    only_new = replace(split, valid=split.valid.filter(pl.col("target").is_in(hidden.implode())))
+    with pytest.raises(LorarecError, match=r"no validation cases are left .* allow more new targets than 0\.33"):
+        divide_for_fusion(only_new, 0.8, seed=0)
+    assert len(divide_for_fusion(only_new, 0.8, new_targets=1.0, seed=0).cases) == len(only_new.valid)
+
+
 def test_histories_end_with_the_validation_targets_that_are_known(split: Split) -> None:
     first = split.train["user_id"][0]
     only = split.train.filter(pl.col("user_id") == first)["history"][0].to_list()

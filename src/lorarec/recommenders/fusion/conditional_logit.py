@@ -90,13 +90,17 @@ def choose_penalty(
 ) -> float:
     """Return the penalty of `PENALTIES` with the lowest log-loss in cross-validation over the cases.
 
+    Each case is held out once. A single case leaves none to learn from, so it gets the largest penalty.
+
     Args:
         features, sizes, targets, penalised: As for `fit_conditional_logit`.
-        seed: Seed of the division into `FOLDS` folds.
+        seed: Seed of the division into `FOLDS` folds, or one for each case if there are fewer.
     """
+    if len(sizes) == 1:
+        return PENALTIES[-1]
     folds = np.random.default_rng(seed).permutation(len(sizes)) % FOLDS
     losses = dict.fromkeys(PENALTIES, 0.0)
-    for fold in range(min(FOLDS, len(sizes) - 1)):
+    for fold in range(min(FOLDS, len(sizes))):
         held_out = folds == fold
         rows = np.repeat(held_out, sizes)
         for penalty in PENALTIES:

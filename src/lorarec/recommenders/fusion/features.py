@@ -8,6 +8,8 @@ import numpy as np
 from lorarec.recommenders.fusion.candidate_scores import CandidateScores
 
 NEW_ITEM = "new item"
+#: Largest range of scores that counts as rounding error, as a share of the largest absolute score.
+_ALIKE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class FusionFeatures:
     Attributes:
         scorers: Names of the scorers.
         means: Mean score of each scorer over the cases that `fit` was given (scorers,).
-        deviations: Standard deviation of each scorer's scores (scorers,).
+        deviations: Standard deviation of each scorer's scores (scorers,); 1 for a scorer whose scores are all alike.
         log_length: Mean of log(1 + history length).
     """
 
@@ -35,8 +37,9 @@ class FusionFeatures:
     @classmethod
     def fit(cls, scorers: Sequence[str], cases: CandidateScores) -> "FusionFeatures":
         """Return the features with the means and deviations of these cases."""
-        deviations = cases.scores.std(0)
-        scale = np.where(deviations > 0, deviations, 1)
+        # The deviation of equal scores is rounding error: as a divisor, it would make any other score huge.
+        alike = np.ptp(cases.scores, axis=0) <= _ALIKE * np.abs(cases.scores).max(0)
+        scale = np.where(alike, 1, cases.scores.std(0))
         return cls(tuple(scorers), cases.scores.mean(0), scale, float(np.log1p(cases.history_lengths).mean()))
 
     @property

@@ -40,11 +40,12 @@ def divide_for_fusion(
         split: Split of a dataset; its test cases are not read.
         hidden_items: Share of the items with training interactions that are hidden, drawn uniformly.
         cases: Maximum number of cases.
-        new_targets: Maximum share of the cases whose target is hidden. It is lower if there are fewer.
+        new_targets: Maximum share of the cases whose target is hidden. It is lower if there are fewer. If too few cases
+            have another target, there are fewer cases.
         seed: Seed of the draws.
 
     Raises:
-        LorarecError: There are no validation cases, or no training interactions are left.
+        LorarecError: There are no validation cases, none of them is left, or no training interactions are.
     """
     if split.valid.is_empty():
         raise LorarecError("the split has no validation cases on which a fusion could be fitted: use another split")
@@ -53,9 +54,15 @@ def divide_for_fusion(
     hidden = known.gather(np.sort(drawn))
     is_hidden = pl.col(TARGET).is_in(hidden.implode())
     new, old = split.valid.filter(is_hidden), split.valid.filter(~is_hidden)
-    new = new.sample(min(round(cases * new_targets), len(new)), seed=seed)
+    most = round(min(cases, len(old) / (1 - new_targets) if new_targets < 1 else cases) * new_targets)
+    new = new.sample(min(most, len(new)), seed=seed)
     old = old.sample(min(cases - len(new), len(old)), seed=seed)
     drawn_cases = pl.concat([old, new]).with_columns(_without(HISTORY, hidden))
+    if drawn_cases.is_empty():
+        raise LorarecError(
+            f"no validation cases are left for a fusion: hide fewer items than {hidden_items}, or allow more new "
+            f"targets than {new_targets}"
+        )
     train = split.train.with_columns(_without(HISTORY, hidden)).filter(pl.col(HISTORY).list.len() > 0)
     if train.is_empty():
         raise LorarecError(
