@@ -108,7 +108,8 @@ def global_time(
     This is the protocol of RecLoRA (section 4.1: 8:1:1). Interactions at the moment of a cut belong to the later part,
     so all of training is earlier than any validation target. `test["warm"]` has the targets that occur before the test
     part and `test["new-item"]`, if there are any, the other targets, which never occur in training or validation, nor
-    among the candidates there. A warning is logged if the timestamps seem to be positions of each user.
+    among the candidates there. A warning is logged if `ratios` divide timestamps that seem to be positions of each
+    user.
 
     Args:
         dataset: A dataset whose timestamps are comparable across users.
@@ -122,7 +123,6 @@ def global_time(
         LorarecError: An option is out of range, there are fewer items than candidates, or a part is empty.
     """
     rows = dataset.interactions.select(USER, ITEM, TIME)
-    warn_of_positions(rows, dataset.name)
     division: SplitOptions = {"ratios": ratios} if cuts is None else {"cuts": cuts}
     options: SplitOptions = {
         "protocol": GLOBAL_TIME,
@@ -132,6 +132,7 @@ def global_time(
         "max_history": max_history,
     }
     if cuts is None:
+        warn_of_positions(rows, dataset.name)
         cuts = time_cuts(rows[TIME], ratios, dataset.name)
     else:
         _refuse_empty_part(rows[TIME], cuts, dataset.name)
@@ -254,8 +255,9 @@ def time_cuts(times: pl.Series, ratios: tuple[float, float, float], name: str) -
     if len(ratios) != 3 or min(ratios) <= 0:
         raise LorarecError(f"option ratios must be three positive numbers, got {ratios}")
     times = times.sort()
-    first, second = (int(times[int(times.len() * share)]) for share in np.cumsum(ratios)[:2] / sum(ratios))
-    if not times[0] < first < second:
+    shares = np.cumsum(ratios)[:2] / sum(ratios)
+    first, second = (int(times[int(times.len() * share)]) for share in shares) if times.len() else (0, 0)
+    if not times.len() or not times[0] < first < second:
         raise LorarecError(f"{name}: too few distinct timestamps for a split by time; use leave-one-out")
     return first, second
 
