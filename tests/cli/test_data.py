@@ -209,6 +209,10 @@ def test_split_at_given_times(log: Path, tmp_path: Path) -> None:
     assert drawn["options"]["cuts"] == [1_400_000_050, 1_400_000_071]
     for words, message in (
         (times, "option --test-from is for protocol global-time, not leave-one-out"),
+        (
+            ("--protocol", "global-time", "--new-items", "0.2"),
+            "option --new-items is for protocol leave-one-out, not global-time",
+        ),
         (times[:2], "options --valid-from and --test-from go together: give both"),
         (("--protocol", "global-time", *times[:3], "soon"), "option --test-from must be a time, .* got 'soon'"),
         (("--protocol", "global-time", *times[:3], "2030-01-01"), "with the cuts 1400000050 and .* a part is empty"),

@@ -151,12 +151,51 @@ def test_positions_go_on_and_never_begin_again() -> None:
     assert in_order.interactions.filter(pl.col("user_id") == "c")["timestamp"].to_list() == [3]
 
 
-def test_ids_that_differ_in_notation_alone_are_refused() -> None:
-    shop = Dataset.from_polars(log_of([("a", "12", 5)]), pl.DataFrame({"item_id": ["12"], "title": ["Lamp"]}))
-    new = log_of([("a", "012", 6)])
-    with pytest.raises(LorarecError, match="differ only in the notation of the number"):
-        shop.append(new)
-    assert shop.append(new, ids="numbers").history("a") == ["12", "12"]
+@pytest.mark.parametrize(
+    ("new_user", "new_item", "ids", "message"),
+    [
+        (
+            "7",
+            "012",
+            "numbers",
+            "has item_id '012' and shop has '12': .* the notation of the number: .* the same items",
+        ),
+        ("7", "12.0", "numbers", "has item_id '12.0' and shop has '12'"),
+        (
+            "7.0",
+            "12",
+            "numbers",
+            "has user_id '7.0' and shop has '7': .* the notation of the number: .* the same users",
+        ),
+        ("7 ", "12", "trimmed", "has user_id '7 ' and shop has '7': .* white space"),
+    ],
+)
+@pytest.mark.parametrize("is_old_the_unusual", [False, True])
+def test_ids_that_differ_in_notation_alone_are_refused_or_read_as_those_of_the_dataset(
+    new_user: str, new_item: str, ids: Any, message: str, is_old_the_unusual: bool
+) -> None:
+    (user, item), new = ("7", "12"), (new_user, new_item)
+    if is_old_the_unusual:
+        (user, item), new, message = new, (user, item), "differ only in"
+    titles = pl.DataFrame({"item_id": [item], "title": ["Lamp"]})
+    shop = Dataset.from_polars(log_of([(user, item, 5)]), titles, name="shop")
+    log = log_of([(*new, 6)])
+    with pytest.raises(LorarecError, match=message):
+        shop.append(log)
+    grown = shop.append(log, titles.with_columns(item_id=pl.lit(new[1])), ids=ids)
+    assert (grown.history(user), grown.titles) == ([item, item], {item: "Lamp"})
+    apart = shop.append(log, ids="as-written", keep_untitled=True).interactions
+    assert apart.select("user_id", "item_id").sort("user_id", "item_id").rows() == sorted([(user, item), new])
+
+
+def test_ids_of_a_dataset_that_would_become_one_are_refused() -> None:
+    log, titles = (
+        log_of([("a", "12", 5), ("a", "012", 6)]),
+        pl.DataFrame({"item_id": ["12", "012"], "title": ["A", "B"]}),
+    )
+    shop = Dataset.from_polars(log, titles, name="shop")
+    with pytest.raises(LorarecError, match="shop has item_id '012' and '12', which ids=\"numbers\" would read as one"):
+        shop.append(log_of([("a", "12", 7)]), ids="numbers")
 
 
 def test_saved_with_its_split_at_once(tmp_path: Path) -> None:

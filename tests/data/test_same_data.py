@@ -270,3 +270,36 @@ def test_back_and_forth(rows: list[tuple[Any, ...]]) -> None:
     for make, frames in ((Dataset.from_polars, dataset.to_polars()), (Dataset.from_pandas, dataset.to_pandas())):
         again = make(*frames, keep_unseen=True, bad_times="keep")  # type: ignore[operator]
         assert again.fingerprint == dataset.fingerprint
+
+
+LATER_FIRST = [datetime(2024, 5, 1, 10, 0, 0, micro, UTC) for micro in (900_000, 100_000, 500_000)]
+
+
+@pytest.mark.parametrize(
+    ("times", "time_format"),
+    [
+        ([round(time.timestamp() * 1000) for time in LATER_FIRST], None),
+        ([str(round(time.timestamp() * 10**6)) for time in LATER_FIRST], None),
+        ([time.timestamp() for time in LATER_FIRST], None),
+        ([f"{time.timestamp():.3f}" for time in LATER_FIRST], None),
+        (LATER_FIRST, None),
+        ([time.isoformat() for time in LATER_FIRST], None),
+        ([f"{time:%Y-%m-%d %H:%M:%S},{time.microsecond // 1000}" for time in LATER_FIRST], None),
+        ([f"{time:%d.%m.%Y %H:%M:%S.%f}" for time in LATER_FIRST], "%d.%m.%Y %H:%M:%S.%f"),
+    ],
+)
+def test_interactions_of_the_same_second_are_in_the_order_of_their_times(
+    times: list[Any], time_format: str | None
+) -> None:
+    log = pl.DataFrame({"user_id": [1, 1, 1], "item_id": ["third", "first", "second"], "timestamp": times})
+    shop = Dataset.from_polars(log, time_format=time_format, keep_untitled=True)
+    assert shop.history("1") == ["first", "second", "third"]
+    assert shop.interactions["timestamp"].n_unique() == 1
+
+
+def test_rows_with_bad_times_are_named_by_their_place_in_the_log() -> None:
+    times = ["2024-05-01 10:00:00.9", "soon", "2024-05-01 10:00:00.1"]
+    log = pl.DataFrame({"user_id": [1, 1, 1], "item_id": ["b", "c", "a"], "timestamp": times})
+    shop = Dataset.from_polars(log, bad_times="drop", keep_untitled=True)
+    assert shop.history("1") == ["a", "b"]
+    assert shop.info["import"]["first_of_them"] == ["row 2"]

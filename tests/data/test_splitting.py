@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from lorarec.data import Dataset, Split, draw_split, few_shot, global_time, leave_one_out, load_split
+from lorarec.data.click_logs import click_log
 from lorarec.errors import LorarecError
 from tests.factories import dataset_of, numbered_titles
 
@@ -159,6 +160,28 @@ def test_global_time_unusable() -> None:
         global_time(_dataset([[1], [2], [3]]))
     with pytest.raises(LorarecError, match="ratios"):
         global_time(_dataset([[1, 2, 3]]), ratios=(8, 2, 0))
+
+
+def _of_times(times_of_users: list[list[int]]) -> Dataset:
+    events = [(f"u{user}", time) for user, times in enumerate(times_of_users) for time in times]
+    rows = [(user, f"i{number % 20:02}", time, number % 2 * 5.0) for number, (user, time) in enumerate(events)]
+    return dataset_of(rows, numbered_titles(20), "shop")
+
+
+@pytest.mark.parametrize("divide", [lambda dataset: global_time(dataset, negatives=2), click_log])
+@pytest.mark.parametrize(
+    ("times_of_users", "is_warned_of"),
+    [
+        ([[*range(12)], [*range(11)], [*range(1, 13)]], True),
+        ([[*range(0, 30, 3)], [*range(1, 30, 3)], [*range(2, 30, 3)]], False),  # places in the file
+        ([[10**9 + k for k in range(12)]] * 3, False),
+    ],
+)
+def test_a_division_by_time_warns_of_positions_that_begin_again(
+    divide: Callable[[Dataset], Any], times_of_users: list[list[int]], is_warned_of: bool, caplog: Any
+) -> None:
+    divide(_of_times(times_of_users))
+    assert ("shop is divided by time, but" in caplog.text) == is_warned_of
 
 
 def _with_a_user_of_everything(count: int) -> Dataset:

@@ -74,6 +74,30 @@ def test_too_few_new_interactions_are_refused(before: Dataset) -> None:
         split_new_interactions(few)
 
 
+def test_an_update_with_late_interactions_alone_is_refused(before: Dataset) -> None:
+    late = pl.DataFrame({"user_id": ["u00"], "item_id": ["i29"], "timestamp": [START + 7]})
+    with pytest.raises(
+        LorarecError, match=r"shop: 0 of the new interactions are later .* append more of them at once$"
+    ):
+        split_new_interactions(before.append(late, titles()))
+
+
+def test_positions_of_each_user_are_no_times_of_an_update(caplog: pytest.LogCaptureFixture) -> None:
+    places = pl.DataFrame([(f"u{user}", f"i{at:02}", at) for user in range(4) for at in range(20 + user)], orient="row")
+    places.columns = ["user_id", "item_id", "timestamp"]
+    shop = Dataset.from_polars(places, titles(), name="shop")
+    more = pl.DataFrame([(f"u{at % 2}", "i29", 20 + at) for at in range(1, 30)], schema=places.schema, orient="row")
+    with pytest.raises(
+        LorarecError, match=r'shop: 0 of .* or use order="file" if the timestamps are positions of each'
+    ):
+        split_new_interactions(shop.append(more[:1], titles()))
+    caplog.clear()
+    split_new_interactions(shop.append(more, titles(), order="file"), negatives=3)
+    assert not caplog.text
+    split_new_interactions(shop.append(more, titles()), negatives=3)
+    assert "shop is divided by time, but its timestamps seem to be positions" in caplog.text
+
+
 def test_late_interactions_are_training(before: Dataset) -> None:
     late = shop_until(400, 300).vstack(pl.DataFrame({"user_id": ["u00"], "item_id": ["i29"], "timestamp": [START + 7]}))
     split = split_new_interactions(before.append(late, titles()), negatives=3)

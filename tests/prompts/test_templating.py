@@ -118,6 +118,13 @@ def test_bad_templates(tokenizer_of: Tokenizers, tmp_path: Path, source: str, me
         PromptBuilder(tokenizer, "likelihood", path).example(*data)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_template(tokenizer_of: Tokenizers, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of("gpt-2")
+    (tmp_path / "own.j2").write_text("{{ history | join }}: {{ candidate }}\n", encoding="utf-8-sig")
+    example = PromptBuilder(tokenizer, template=tmp_path / "own.j2").example(["lamp"], ["novel"])
+    assert tokenizer.decode([*example.prompt, *example.branches[0]]) == "lamp: novel\n"
+
+
 def test_a_file_that_is_no_text(tokenizer_of: Tokenizers, tmp_path: Path) -> None:
     (tmp_path / "bad.j2").write_bytes(b"\xff\xfe{{ candidate }}")
     with pytest.raises(LorarecError, match=r"bad\.j2 cannot be read: it is not UTF-8 text"):

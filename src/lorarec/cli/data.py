@@ -54,9 +54,13 @@ def split(
         typer.Option(help="Test on the last items of each user, or on all interactions after one point in time."),
     ] = "leave-one-out",
     new_items: Annotated[
-        float,
-        typer.Option(min=0, max=0.99, help="Fraction of the items that are left out of training (leave-one-out)."),
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.99,
+            help="Fraction of the items that are left out of training (leave-one-out); 0.1 if not given.",
+        ),
+    ] = None,
     valid_from: Annotated[
         str | None,
         typer.Option(
@@ -85,13 +89,15 @@ def split(
         raise LorarecError("options valid_from and test_from go together: give both")
     if test_from is not None and protocol != "global-time":
         raise LorarecError(f"option test_from is for protocol global-time, not {protocol}")
+    if new_items is not None and protocol != "leave-one-out":
+        raise LorarecError(f"option new_items is for protocol leave-one-out, not {protocol}")
     loaded = Dataset.load(dataset)
     if HubId.of_folder(loaded.folder or dataset):
         raise LorarecError(f"{dataset} is in the hub's cache, which is not changed: save the dataset to a folder first")
     if (dataset / "split").exists() and not overwrite:
         raise LorarecError(f"{dataset / 'split'} exists already: pass --overwrite to replace it")
     options: SplitOptions = {"protocol": protocol, "negatives": negatives, "seed": seed}
-    if protocol == "leave-one-out":
+    if new_items is not None:
         options["new_items"] = new_items
     if valid_from is not None and test_from is not None:
         options["cuts"] = parse_moment(valid_from, "valid_from"), parse_moment(test_from, "test_from")

@@ -13,7 +13,7 @@ def read_ids(path: Path) -> list[str]:
         LorarecError: If the file cannot be read as text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise LorarecError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
     return [item for line in lines if (item := line.strip())]

@@ -1,15 +1,17 @@
 """New interactions and items that are appended to a dataset."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import polars as pl
 
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
+from lorarec.data.fields import clean_ids
 from lorarec.data.raw_log import RawLog, choose_titles, without_untitled
 from lorarec.data.sources.frames import AppendOptions, any_table, two_tables
 from lorarec.data.sources.table import Columns, raw_log, refuse_similar_ids
-from lorarec.data.tables import TableFormat
+from lorarec.data.tables import Ids, TableFormat
 from lorarec.data.times import EARLIEST_MOMENT
 from lorarec.data.validation import canonical_interactions
 from lorarec.errors import LorarecError
@@ -42,11 +44,13 @@ class AppendMixin:
             log: The interactions: a data frame of polars or pandas, a table of Arrow, or a `datasets.Dataset`.
             items: The items with their titles, in one of the same forms.
             options: The options of `Dataset.from_polars` that say how tables are read. With `order="file"` the
-                interactions follow those of the dataset, which must have positions in place of times.
+                interactions follow those of the dataset, which must have positions in place of times. With
+                `ids="trimmed"` or `"numbers"`, ids that are those of the dataset are written as there.
 
         Raises:
             LorarecError: A column is missing or a value cannot be read; times are mixed with positions, or positions of
-                a user begin again; an id differs from one of the dataset only in its notation; or nothing is new.
+                a user begin again; an id of a user or an item differs from one of the dataset only in its notation;
+                or nothing is new.
 
         Examples:
             >>> import polars as pl
@@ -94,10 +98,9 @@ def append_raw_log(
     """
     old, known = dataset.interactions, dataset.items
     last = _last_time(old)
+    raw_log = _with_known_ids(raw_log, dataset, table_format.ids)
     rows = canonical_interactions(raw_log.interactions, raw_log.origin)
     _refuse_other_times(dataset, rows, raw_log.origin)
-    if table_format.ids is None:
-        refuse_similar_ids(rows[ITEM], raw_log.origin, known[ITEM], dataset.name)
     if table_format.order == "file":
         rows = rows.with_columns(pl.col(TIME) + last + 1)
     read = rows.height
@@ -148,6 +151,37 @@ def append_raw_log(
 
 def _last_time(interactions: pl.DataFrame) -> int:
     return int(interactions[TIME].to_numpy().max())
+
+
+def _with_known_ids(raw_log: RawLog, dataset: "Dataset", ids: Ids | None) -> RawLog:
+    """Return a raw log with the ids of a dataset, as they are written there, where they are the same under an option.
+
+    Raises:
+        LorarecError: The option is None and some ids are the same only under another one, or two ids of the dataset are
+            the same under the option.
+    """
+    interactions, items, users = raw_log.interactions, raw_log.items, raw_log.users
+    for column, known in ((USER, dataset.interactions[USER].unique()), (ITEM, dataset.items[ITEM])):
+        if ids is None:
+            refuse_similar_ids(interactions[column], raw_log.origin, known, dataset.name)
+        elif ids != "as-written":
+            spellings = pl.DataFrame({"read": clean_ids(known, ids), "written": known})
+            _refuse_ids_that_become_one(spellings, column, ids, dataset.name)
+            written = pl.col(column).replace(spellings["read"], spellings["written"])
+            interactions = interactions.with_columns(written)
+            items = items.with_columns(written) if column == ITEM else items
+            users = users.with_columns(written) if column == USER and users is not None else users
+    return replace(raw_log, interactions=interactions, items=items, users=users)
+
+
+def _refuse_ids_that_become_one(spellings: pl.DataFrame, column: str, ids: Ids, name: str) -> None:
+    repeated = spellings.filter(pl.col("read").is_duplicated()).sort("read", "written")
+    if repeated.height:
+        first, second = repeated["written"][:2]
+        raise LorarecError(
+            f'{name} has {column} {first!r} and {second!r}, which ids="{ids}" would read as one: write the ids as '
+            'they are in the dataset, and use ids="as-written"'
+        )
 
 
 def _refuse_other_times(dataset: "Dataset", rows: pl.DataFrame, origin: str) -> None:

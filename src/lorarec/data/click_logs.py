@@ -9,7 +9,7 @@ import polars as pl
 from lorarec.data.columns import ITEM, RATING, TIME, USER
 from lorarec.data.dataset import Dataset
 from lorarec.data.hashing import content_hash
-from lorarec.data.splitting import time_cuts
+from lorarec.data.splitting import time_cuts, warn_of_positions
 from lorarec.errors import LorarecError
 
 TRAIN, VALID, TEST = PARTS = ("train", "valid", "test")
@@ -115,6 +115,8 @@ def click_log(
 ) -> ClickLog:
     """Label a dataset's ratings as clicks and divide them by global time (RecLoRA, section 4.1: 8:1:1).
 
+    A warning is logged if the timestamps seem to be positions of each user.
+
     Args:
         dataset: A dataset in which every interaction has a rating, and timestamps are comparable across users.
         positive_from: The lowest rating that counts as a click. The paper uses 4 for MovieLens-1M and GoodReads, and
@@ -133,6 +135,7 @@ def click_log(
         (46567, 0.48)
     """
     rows = dataset.interactions
+    warn_of_positions(rows, dataset.name)
     _check_ratings(rows, dataset.name, stars)
     label = (rows[RATING] >= positive_from).to_numpy().astype(np.int8)
     if label.all() or not label.any():

@@ -170,8 +170,8 @@ class Dataset(AppendMixin, PushToHubMixin):
         """Make a Dataset from data frames of polars, with the checks and the cleaning of an import from files.
 
         Ids become text. Times may be dates, datetimes, text or numbers in any unit since 1970, and become whole
-        seconds. HTML is removed from titles. Exact duplicates, and items without a title, are dropped and counted in
-        `info["import"]`.
+        seconds; those of one second stay in their order. HTML is removed from titles. Exact duplicates, and items
+        without a title, are dropped and counted in `info["import"]`.
 
         Args:
             log: The interactions, one a row, in columns of any order and name; further columns are ignored.

@@ -9,11 +9,12 @@ import polars as pl
 
 from lorarec.data.columns import ITEM, RATING, TIME, USER
 from lorarec.data.tables import Decimal, Ids, TableFormat, row_number, without_missing
-from lorarec.data.times import parse_times
+from lorarec.data.times import parse_times, within_seconds
 from lorarec.errors import LorarecError
 from lorarec.io import JsonObject
 
 _ROWS_NAMED = 5
+_WITHIN = "within second"
 #: Bits of the significand of floating point types other than Float64.
 _PRECISION: dict[pl.DataType, int] = {pl.Float16(): 11, pl.Float32(): 24}
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
@@ -80,10 +81,24 @@ def clean_interactions(
     return pl.DataFrame(columns)
 
 
-def without_bad_times(
-    rows: pl.DataFrame, options: TableFormat, name_row: Callable[[int], str] = row_number
+def read_interactions(
+    raw: pl.DataFrame, where: str | Path, options: TableFormat, name_row: Callable[[int], str] = row_number
 ) -> tuple[pl.DataFrame, JsonObject]:
-    """Remove the rows of `clean_interactions` whose times were dropped, and return the rest with a report of them."""
+    """Return the rows of `clean_interactions` without bad times, and a report of the rows that were dropped.
+
+    Where times are finer than seconds, the rows of the same second are in the order of their times.
+    """
+    rows = clean_interactions(raw, where, options, name_row)
+    within = within_seconds(raw[TIME], options.time_format)
+    if within is None:
+        return _without_bad_times(rows, options, name_row)
+    rows, report = _without_bad_times(rows.with_columns(within.alias(_WITHIN)), options, name_row)
+    return rows.sort(_WITHIN, maintain_order=True).drop(_WITHIN), report
+
+
+def _without_bad_times(
+    rows: pl.DataFrame, options: TableFormat, name_row: Callable[[int], str]
+) -> tuple[pl.DataFrame, JsonObject]:
     if options.bad_times != "drop":
         return rows, {}
     bad = rows[TIME].is_null()

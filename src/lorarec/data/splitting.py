@@ -1,5 +1,6 @@
 """Division of a dataset into training, validation and test by two protocols; splits stored beside their dataset."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +15,11 @@ from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, TARGET, TIME, USER
 from lorarec.data.dataset import Dataset
 from lorarec.data.hashing import content_hash
 from lorarec.data.split import NEW_ITEM, WARM, Split
+from lorarec.data.times import EARLIEST_MOMENT
 from lorarec.errors import LorarecError
 from lorarec.io import HubId, read_json
+
+logger = logging.getLogger(__name__)
 
 LEAVE_ONE_OUT: Literal["leave-one-out"] = "leave-one-out"
 GLOBAL_TIME: Literal["global-time"] = "global-time"
@@ -104,7 +108,8 @@ def global_time(
     This is the protocol of RecLoRA (section 4.1: 8:1:1). Interactions at the moment of a cut belong to the later part,
     so all of training is earlier than any validation target. `test["warm"]` has the targets that occur before the test
     part and `test["new-item"]`, if there are any, the other targets, which never occur in training or validation, nor
-    among the candidates there.
+    among the candidates there. A warning is logged if `ratios` divide timestamps that seem to be positions of each
+    user.
 
     Args:
         dataset: A dataset whose timestamps are comparable across users.
@@ -127,6 +132,7 @@ def global_time(
         "max_history": max_history,
     }
     if cuts is None:
+        warn_of_positions(rows, dataset.name)
         cuts = time_cuts(rows[TIME], ratios, dataset.name)
     else:
         _refuse_empty_part(rows[TIME], cuts, dataset.name)
@@ -249,10 +255,24 @@ def time_cuts(times: pl.Series, ratios: tuple[float, float, float], name: str) -
     if len(ratios) != 3 or min(ratios) <= 0:
         raise LorarecError(f"option ratios must be three positive numbers, got {ratios}")
     times = times.sort()
-    first, second = (int(times[int(times.len() * share)]) for share in np.cumsum(ratios)[:2] / sum(ratios))
-    if not times[0] < first < second:
+    shares = np.cumsum(ratios)[:2] / sum(ratios)
+    first, second = (int(times[int(times.len() * share)]) for share in shares) if times.len() else (0, 0)
+    if not times.len() or not times[0] < first < second:
         raise LorarecError(f"{name}: too few distinct timestamps for a split by time; use leave-one-out")
     return first, second
+
+
+def warn_of_positions(rows: pl.DataFrame, name: str) -> None:
+    """Log a warning if the timestamps of interactions are positions that begin again for most of the users."""
+    if rows[TIME].to_numpy().max() >= EARLIEST_MOMENT:
+        return
+    firsts = rows.group_by(USER).agg(pl.col(TIME).min())[TIME].to_numpy()
+    if len(firsts) > 1 and np.mean(firsts == firsts.min()) > 0.5:
+        logger.warning(
+            "%s is divided by time, but its timestamps seem to be positions that begin again for each user, which do "
+            "not say what was earlier among users",
+            name,
+        )
 
 
 def histories_of(rows: pl.DataFrame) -> pl.DataFrame:

@@ -110,17 +110,51 @@ def parse_times(
     return (seconds.zip_with(~far, pl.Series([None], dtype=pl.Int64)) if bad_times == "drop" else seconds).alias(TIME)
 
 
+def within_seconds(times: pl.Series, time_format: str | None = None) -> pl.Series | None:
+    """Return numbers that order times of the same second, for a column that `parse_times` reads.
+
+    Returns:
+        The numbers; None for times in whole seconds, and for rows that are in the order of the numbers already.
+
+    Examples:
+        >>> within_seconds(pl.Series(["2024-05-01 10:00:00.75", "2024-05-01 10:00:00.5"])).to_list()
+        [750000000, 500000000]
+        >>> within_seconds(pl.Series([1714557600, 1714557600]))
+    """
+    numbers = _parts_of_seconds(times, time_format)
+    return None if numbers is None or numbers.is_sorted() else numbers
+
+
+def _parts_of_seconds(times: pl.Series, time_format: str | None) -> pl.Series | None:
+    if times.dtype.base_type() == pl.Datetime:
+        return times.dt.nanosecond()
+    if times.dtype.is_numeric() and time_format is None:
+        return None if times.dtype.is_integer() and not (times > _UNITS[0][2]).any() else times
+    if times.dtype.base_type() not in (pl.String, pl.Categorical, pl.Enum):
+        return None
+    text = times.cast(pl.String)
+    if time_format is not None:
+        return _by_format(text, time_format).dt.nanosecond() if "f" in time_format else None
+    text = without_missing(text)
+    for dtype in (pl.Int64, pl.Float64):
+        numbers = text.str.replace(r"^(-?\d+),(\d+)$", "${1}.$2").cast(dtype, strict=False)
+        if numbers.null_count() == text.null_count():
+            return _parts_of_seconds(numbers, None)
+    digits = text.str.extract(r":\d\d[.,](\d+)").str.pad_end(9, "0").str.head(9)
+    return digits.cast(pl.Int64).fill_null(0)
+
+
 def _seconds(
     times: pl.Series, time_format: str | None, where: str | Path, name_row: Callable[[int], str]
 ) -> tuple[pl.Series, pl.Series, str]:
     """Return seconds (null where a time cannot be read), whether each is far from the others, and the unit in words."""
     if times.dtype.base_type() in (pl.Date, pl.Datetime):
-        return _calendar(times.dt.epoch("s").cast(pl.Int64), "dates")
+        return _calendar(_epoch(times), "dates")
     if times.dtype.is_numeric() and time_format is None:
         return _from_numbers(_whole(times, times, where, name_row))
     text = times.cast(pl.String)
     if time_format is not None:
-        return _calendar(_by_format(without_missing(text), time_format), f"times with the format {time_format}")
+        return _calendar(_epoch(_by_format(without_missing(text), time_format)), f"times with the format {time_format}")
     numbers = text.cast(pl.Int64, strict=False)
     if not numbers.null_count():
         return _from_numbers(numbers)
@@ -181,7 +215,11 @@ def _by_format(text: pl.Series, form: str) -> pl.Series:
             parsed = text.str.to_datetime(form.replace(".%f", "%.f"), strict=False, time_unit="us")
     except pl.exceptions.PolarsError as error:
         raise LorarecError(f"time_format {form!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return parsed.dt.epoch("s").cast(pl.Int64)
+    return parsed
+
+
+def _epoch(datetimes: pl.Series) -> pl.Series:
+    return datetimes.dt.epoch("s").cast(pl.Int64)
 
 
 def _iso_seconds(text: pl.Series) -> pl.Series:
@@ -247,7 +285,7 @@ def _from_numbers(numbers: pl.Series) -> tuple[pl.Series, pl.Series, str]:
 
 def _digits(numbers: pl.Series, form: str) -> pl.Series | None:
     """Return the seconds of dates written as digits; None if most of the numbers are not dates."""
-    parsed = numbers.cast(pl.String).str.to_datetime(form, strict=False, time_unit="us").dt.epoch("s").cast(pl.Int64)
+    parsed = _epoch(numbers.cast(pl.String).str.to_datetime(form, strict=False, time_unit="us"))
     return parsed if parsed.count() * 2 > numbers.count() else None
 
 

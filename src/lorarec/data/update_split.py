@@ -8,7 +8,8 @@ from lorarec.data.appending import UPDATES
 from lorarec.data.columns import HISTORY, IS_NEW, ITEM, TIME, USER
 from lorarec.data.dataset import Dataset
 from lorarec.data.split import Split
-from lorarec.data.splitting import GLOBAL_TIME, global_time, time_cuts
+from lorarec.data.splitting import GLOBAL_TIME, global_time, time_cuts, warn_of_positions
+from lorarec.data.times import EARLIEST_MOMENT
 from lorarec.errors import LorarecError
 
 _NUMBER = "number"
@@ -27,7 +28,8 @@ def split_new_interactions(
     The training part has all interactions before the update and the first of the new ones, the validation part the next
     and the test part the last of them. So no model that was trained before the update has seen a validation or test
     target, whatever split it was trained on. New interactions that are not later than all those before the update
-    belong to the training part.
+    belong to the training part. If there are any, and the timestamps seem to be positions of each user, a warning is
+    logged.
 
     Args:
         dataset: A dataset that `Dataset.append` returned, or that was loaded from a folder of one.
@@ -51,14 +53,19 @@ def split_new_interactions(
         'global-time'
     """
     until = _previous_until(dataset)
+    if dataset.info[UPDATES][-1]["late_interactions"]:
+        warn_of_positions(dataset.interactions, dataset.name)
     times = dataset.interactions[TIME]
     later = times.filter(times > until)
     try:
         cuts = time_cuts(later, ratios, dataset.name)
     except LorarecError:
+        remedy = "append more of them at once"
+        if until < EARLIEST_MOMENT:
+            remedy += ', or use order="file" if the timestamps are positions of each user'
         raise LorarecError(
             f"{dataset.name}: {later.len():,} of the new interactions are later than those before the update, at "
-            f"{later.n_unique():,} different times, too few for a split by time: append more of them at once"
+            f"{later.n_unique():,} different times, too few for a split by time: {remedy}"
         ) from None
     return global_time(dataset, cuts=cuts, negatives=negatives, seed=seed, max_history=max_history)
 

@@ -100,7 +100,7 @@ def read_template(template: str | Path | TemplateText) -> str | TemplateText:
     if str(template) in BUNDLED:
         return LATEST.get(str(template), str(template))
     try:
-        with open(template, encoding="utf-8") as stream:
+        with open(template, encoding="utf-8-sig") as stream:
             text = stream.read(SOURCE_LIMIT + 1)
     except OSError as error:
         raise LorarecError(f"template {template} cannot be read: {error.strerror}") from error

@@ -8,7 +8,7 @@ import polars as pl
 
 from lorarec.data.archives import check_gzip
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
-from lorarec.data.fields import clean_interactions, without_bad_times
+from lorarec.data.fields import read_interactions
 from lorarec.data.raw_log import RawLog, folder_name
 from lorarec.data.reading import collect, column_names, first_line, parse_record, read_json_lines, records, table_errors
 from lorarec.data.tables import BadTimes, TableFormat
@@ -49,7 +49,7 @@ def read_amazon(
     is_json = first_line(reviews).lstrip().startswith("{")
     raw = _reviews(reviews, progress) if is_json else _ratings_only(reviews)
     options = TableFormat(bad_times=bad_times)
-    rows, report = without_bad_times(clean_interactions(raw, reviews, options), options)
+    rows, report = read_interactions(raw, reviews, options)
     del raw
     wanted = set(rows[ITEM].unique().to_list())
     no_items = pl.DataFrame(schema={ITEM: pl.String, TITLE: pl.String})

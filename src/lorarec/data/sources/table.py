@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
-from lorarec.data.fields import clean_ids, clean_interactions, refuse_rounded, without_bad_times
+from lorarec.data.fields import clean_ids, read_interactions, refuse_rounded
 from lorarec.data.raw_log import RawLog, folder_name
 from lorarec.data.sources.movielens import read_movies_dat, readable_genres
 from lorarec.data.sources.remote import opened_table, shown_url
@@ -113,7 +113,7 @@ def raw_log(
         raise LorarecError(f"{table.where} has no rows")
     if options.order == "file":
         raw = raw.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIME))
-    rows, report = without_bad_times(clean_interactions(raw, table.where, options, name_row), options, name_row)
+    rows, report = read_interactions(raw, table.where, options, name_row)
     if items is not None:
         texts = _item_texts(items, columns, options)
         if options.ids is None:
@@ -157,25 +157,32 @@ def _as_text(column: pl.Series) -> pl.Series | None:
     return column.cast(pl.String) if is_value else None
 
 
-def refuse_similar_ids(log: pl.Series, log_name: str, items: pl.Series, items_name: str) -> None:
-    """Refuse tables if some of their item ids match only without white space or as numbers.
+def refuse_similar_ids(log: pl.Series, log_name: str, known: pl.Series, known_name: str) -> None:
+    """Refuse tables if some of their ids match only without white space or as numbers.
+
+    Args:
+        log: The ids of a log; the name of the column is that of the message.
+        log_name: The name of the log in the message.
+        known: The ids of the other table.
+        known_name: The name of the other table in the message.
 
     Raises:
         LorarecError: There are such ids; the message gives an example from each table.
     """
     names = log.unique().sort()
-    apart = names.filter(~names.is_in(items.implode()))
-    known = pl.DataFrame({"id": items.unique(maintain_order=True)})
+    apart = names.filter(~names.is_in(known.implode()))
+    others = pl.DataFrame({"id": known.unique(maintain_order=True)})
     modes: dict[Ids, str] = {"trimmed": "white space", "numbers": "the notation of the number"}
     for mode, difference in modes.items():
         alike = pl.DataFrame({"id": apart, "key": clean_ids(apart, mode)}).join(
-            known.with_columns(clean_ids(known["id"], mode).alias("key")), on="key", maintain_order="left"
+            others.with_columns(clean_ids(others["id"], mode).alias("key")), on="key", maintain_order="left"
         )
         if not alike.is_empty():
             first, _, second = alike.row(0)
+            meant = "items" if log.name == ITEM else "users"
             raise LorarecError(
-                f"{log_name} has {ITEM} {first!r} and {items_name} has {second!r}: {alike['id'].n_unique()} of "
-                f'{len(names)} ids differ only in {difference}: use ids="{mode}" if they are the same items, and '
+                f"{log_name} has {log.name} {first!r} and {known_name} has {second!r}: {alike['id'].n_unique()} of "
+                f'{len(names)} ids differ only in {difference}: use ids="{mode}" if they are the same {meant}, and '
                 'ids="as-written" if not'
             )
 
