@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, leave_one_out, load_split
+from lorarec.data import EARLIEST_TIME, LATEST_TIME, Dataset, leave_one_out, load_split
 from lorarec.serving.app import create_app
 from lorarec.serving.service import Service
 
@@ -35,7 +35,7 @@ MIXTURES = st.sampled_from(["chosen", {"chosen": 0.5, "specific": 0.5}]) | st.sa
 USERS = st.sampled_from(["u01", "new"])
 EVENTS = st.fixed_dictionaries(
     {"user_id": USERS, "item_id": st.sampled_from(["x01", "x29"])},
-    optional={"timestamp": st.sampled_from([0, -(2**63), 2**63 - 1])},
+    optional={"timestamp": st.sampled_from([0, EARLIEST_TIME, LATEST_TIME - 1])},
 )
 ODD_EVENTS = st.fixed_dictionaries(
     {"user_id": USERS | st.sampled_from(WORDS), "item_id": st.sampled_from(["x01", "nothing"])},

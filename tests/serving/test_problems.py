@@ -137,6 +137,21 @@ def test_of_alternatives_the_one_that_was_meant_is_named() -> None:
     assert fields({"history": history, "candidates": ["x01"]}) == expected
 
 
+@pytest.mark.parametrize("moment", [1764115200000, -3_000_000_000])
+def test_a_timestamp_in_another_unit_than_seconds_is_refused(moment: int, service: Service, play: Any) -> None:
+    history = {"history": [{"item_id": "x02", "timestamp": moment}]}
+    event = {"user_id": "dated", "item_id": "x01", "timestamp": moment}
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        problem = check_problem(await client.post("/v1/rank", json=GOOD | history), 422)
+        assert [each.field for each in problem.errors] == ["history.0.timestamp"]
+        problem = check_problem(await client.post("/v1/events", json={"events": [event]}), 422)
+        assert [each.field for each in problem.errors] == ["events.0.timestamp"]
+        assert (await client.get("/v1/history", params={"user_id": "dated"})).status_code == 404
+
+    play(service, scenario)
+
+
 def test_items_of_a_history_without_a_timestamp_beside_others_are_named(service: Service, play: Any) -> None:
     dated = {"item_id": "x01", "timestamp": 5}
     history = ["x02", dated, {"item_id": "x03"}, {"title": "a"}, {"title": "b", "timestamp": 1}]

@@ -66,6 +66,8 @@ from .tables import TableFormat as TableFormat
 from .tables import open_table as open_table
 from .tfidf import title_vectors as title_vectors
 from .times import EARLIEST_MOMENT as EARLIEST_MOMENT
+from .times import EARLIEST_TIME as EARLIEST_TIME
+from .times import LATEST_TIME as LATEST_TIME
 from .times import parse_moment as parse_moment
 from .update_split import mark_new_cases as mark_new_cases
 from .update_split import may_know_test_items as may_know_test_items

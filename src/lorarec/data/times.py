@@ -27,8 +27,10 @@ _DIGITS = (
     ("%Y%m%d%H%M", 190001010000, 210012312359),
     ("%Y%m%d%H%M%S", 19000101000000, 21001231235959),
 )
-#: The range of plausible times, 1901 to 2050, in seconds; within it the largest 32-bit integer stands for no time.
-_EARLIEST, _LATEST, _LARGEST_INT32 = -2_177_452_800, 2_524_608_000, 2**31 - 1
+#: The range of plausible times, 1901 to 2050, in seconds.
+EARLIEST_TIME, LATEST_TIME = -2_177_452_800, 2_524_608_000
+#: Within that range, this number stands for no time.
+_LARGEST_INT32 = 2**31 - 1
 _DAY = 86_400
 #: The largest whole number up to which 32-bit floating point numbers have all whole numbers.
 _EXACT_FLOAT32 = 2**24
@@ -242,10 +244,10 @@ def _calendar(seconds: pl.Series, words: str) -> tuple[pl.Series, pl.Series, str
     if not isinstance(middle, float):  # all are null
         return seconds, pl.repeat(False, len(seconds), eager=True), words
     far = pl.repeat(False, len(seconds), eager=True)
-    if middle < _LATEST:
-        far |= seconds >= _LATEST
-    if middle >= _EARLIEST:
-        far |= seconds < _EARLIEST
+    if middle < LATEST_TIME:
+        far |= seconds >= LATEST_TIME
+    if middle >= EARLIEST_TIME:
+        far |= seconds < EARLIEST_TIME
     if abs(middle) > 366 * _DAY:
         far |= seconds.abs() <= _DAY
     return seconds, far.fill_null(False), words
@@ -276,10 +278,10 @@ def _from_numbers(numbers: pl.Series) -> tuple[pl.Series, pl.Series, str]:
     first, last, per_second = next(each[1:] for each in _UNITS if each[0] == unit)
     seconds = numbers // per_second
     far = ~numbers.is_between(first, last) | (seconds == _LARGEST_INT32)
-    if most // per_second >= _LATEST:
+    if most // per_second >= LATEST_TIME:
         middle = seconds.median()
-        if isinstance(middle, float) and middle < _LATEST:
-            far |= seconds >= _LATEST
+        if isinstance(middle, float) and middle < LATEST_TIME:
+            far |= seconds >= LATEST_TIME
     return seconds, far.fill_null(False), unit
 
 

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from lorarec.data import FilterOperator
+from lorarec.data import EARLIEST_TIME, LATEST_TIME, FilterOperator
 
 MAX_HISTORY = 1000
 MAX_CANDIDATES = 1000
@@ -86,12 +86,13 @@ class ItemTitle(RequestBody):
 
 
 Item = Text | ItemTitle
-Timestamp = Annotated[Integer, Field(ge=-(2**63), lt=2**63)]
+#: Seconds since 1970, or positions; a time in milliseconds is above them.
+Timestamp = Annotated[Integer, Field(ge=EARLIEST_TIME, lt=LATEST_TIME)]
 _Time = Annotated[
     Timestamp | None,
     Field(
-        description="Time of the interaction in the unit of the dataset, usually seconds. Either all items of a "
-        "history have one or none has."
+        description="Time of the interaction in seconds since 1970 or, if the dataset has positions in place of times, "
+        "a position. Either all items of a history have one or none has."
     ),
 ]
 

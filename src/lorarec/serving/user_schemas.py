@@ -41,8 +41,8 @@ class UserEvent(RequestBody):
     timestamp: Annotated[
         Timestamp | None,
         Field(
-            description="Time of the interaction in the unit of the dataset, usually seconds; the current time by "
-            "default.",
+            description="Time of the interaction in seconds since 1970 or, if the dataset has positions in place of "
+            "times, a position; the current time by default.",
         ),
     ] = None
     event_id: Annotated[
@@ -82,7 +82,9 @@ class StoredInteraction(BaseModel):
     """An interaction of a user as the database holds it."""
 
     item_id: Annotated[str, Field(description="Id of the item.")]
-    timestamp: Annotated[int, Field(description="Time in the unit of the dataset.")]
+    timestamp: Annotated[
+        int, Field(description="Time in seconds since 1970, or a position if the dataset has positions.")
+    ]
     event_id: Annotated[
         str | None,
         Field(
