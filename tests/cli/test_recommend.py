@@ -137,6 +137,8 @@ def test_several_users_are_printed_or_written(shop: Path, backbone_folder: Path,
     assert list(json.loads(_run(*words, "--user", "u01", "--json"))) == ["u07", "u01"]
     listed = json.loads(_run(*words, "--users", tmp_path / "users.csv", "--json"))
     assert list(listed) == ["u03", "u05", "u07"]
+    (tmp_path / "user.csv").write_text("user_id\nu05\n")
+    assert list(json.loads(_run(*words[:-2], "--users", tmp_path / "user.csv", "--json"))) == ["u05"]
     _run(*words, "--users", tmp_path / "users.csv", "--out", tmp_path / "scores")
     rows = pl.read_parquet(tmp_path / "scores" / "part-*.parquet").select("user_id", "item_ids")
     assert dict(rows.iter_rows()) == {user: [item["item_id"] for item in items] for user, items in listed.items()}

@@ -18,7 +18,6 @@ from lorarec.cli.options import (
     RUNTIME,
     AdapterFolder,
     Address,
-    AsJson,
     DatasetFolder,
     Engine,
     ExecutorName,
@@ -62,7 +61,9 @@ def recommend(
         Path | None, typer.Option(help="Folder of Parquet files to write; an unfinished one is continued.")
     ] = None,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: a list for one --user, or else lists by user.")
+    ] = False,
     allow: Annotated[
         Path | None, typer.Option(help="File of the only item ids to recommend, one per line.", rich_help_panel=FILTERS)
     ] = None,
@@ -176,7 +177,8 @@ def recommend(
     with open_ranker(data, backbone, adapter, fusion, prior, engine, server) as ranker:
         loaded = None if index is None else Index.load(index, data)
         recommended = recommend_users(ranker, data, chosen, top, pool, loaded, only, blocked, rules)
-    _print(recommended, data.name, as_json)
+    one_user = not (users or all_users) and len(chosen) == 1
+    _print(recommended, data.name, as_json, one_user)
 
 
 def _refuse_combinations(out: Path | None, only_with_out: dict[str, Any], only_without: dict[str, Any]) -> None:
@@ -234,10 +236,10 @@ def _report_files(out: Path, counts: dict[str, int], as_json: bool) -> None:
     typer.echo(f"Recommendations for {counts['users']:,} users in {counts['parts']:,} parts{before}{without}: {out}")
 
 
-def _print(recommended: "dict[str, list[Recommendation]]", dataset: str, as_json: bool) -> None:
+def _print(recommended: "dict[str, list[Recommendation]]", dataset: str, as_json: bool, one_user: bool) -> None:
     if as_json:
         lists = {user: [asdict(item) for item in items] for user, items in recommended.items()}
-        printed = lists if len(lists) > 1 else next(iter(lists.values()))
+        printed = next(iter(lists.values())) if one_user else lists
         typer.echo(json.dumps(printed, indent=2, ensure_ascii=False))
         return
     from rich.console import Console

@@ -1,6 +1,7 @@
 """Filters of items by the columns of a catalogue: price <= 20, region in DE, AT."""
 
 import csv
+import io
 import math
 import operator
 import re
@@ -85,7 +86,7 @@ class ItemFilter:
     def __str__(self) -> str:
         """Return the filter as `parse` reads it."""
         space = " " if self.op[0].isalpha() else ""
-        return f"{self.column}{space}{self.op}{space}{','.join(map(str, self.values))}"
+        return f"{self.column}{space}{self.op}{space}{_listed(self.values) if self.op in _LISTS else self.value}"
 
     @property
     def values(self) -> tuple[FilterValue, ...]:
@@ -115,6 +116,12 @@ class ItemFilter:
         value = match["value"].strip()
         listed = [each.strip() for each in next(csv.reader([value], skipinitialspace=True))]
         return cls(match["column"], op, listed if op in _LISTS else value)
+
+
+def _listed(values: Sequence[FilterValue]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()
 
 
 @dataclass(frozen=True)
