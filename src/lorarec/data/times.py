@@ -131,7 +131,8 @@ def _parts_of_seconds(times: pl.Series, time_format: str | None) -> pl.Series | 
     if times.dtype.base_type() == pl.Datetime:
         return times.dt.nanosecond()
     if times.dtype.is_numeric() and time_format is None:
-        return None if times.dtype.is_integer() and not (times > _UNITS[0][2]).any() else times
+        whole = times.dtype.is_integer() and not (times.cast(pl.Int128) > _UNITS[0][2]).any()
+        return None if whole else times
     if times.dtype.base_type() not in (pl.String, pl.Categorical, pl.Enum):
         return None
     text = times.cast(pl.String)
