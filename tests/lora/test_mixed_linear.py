@@ -75,51 +75,23 @@ def test_without_weights_it_is_the_backbone(model, folders, token_ids, logits_of
 
 
 @given(
-    st.integers(1, 4),
-    st.integers(1, 4),
-    st.integers(0, 4),
-    st.integers(1, 12),
-    st.sampled_from(["factors", "deltas"]),
-    st.sampled_from([nn.Linear, Conv1D]),
+    st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(1, 12), st.sampled_from([nn.Linear, Conv1D])
 )
-def test_all_strategies_are_equal(adapters, rank, rows, tokens, combine, kind):
+def test_merging_per_row_equals_gating_the_bank(adapters, rank, rows, tokens, kind):
     torch.manual_seed(adapters + 7 * rank + 31 * rows)
-    base = nn.Linear(5, 6, bias=tokens % 2 == 0) if kind is nn.Linear else Conv1D(6, 5)
-    layer = MixedLinear(base, random_layer(adapters, rank, 5, 6), combine)
-    layer.weights = torch.randn(rows, adapters) if rows else torch.randn(adapters)
-    x = torch.randn(max(rows, 1), tokens, 5)
-    if combine == "factors":
-        a, b = (torch.einsum("...k,kij->...ij", layer.weights, each) for each in (layer.a, layer.b))
-        update = 2.0 * b @ a
-    else:
-        update = 2.0 * torch.einsum("...k,kor,kri->...oi", layer.weights, layer.b, layer.a)
-    expected = base(x) + x @ update.mT
-    for strategy in ("combine", "gate", "merge", None) if kind is nn.Linear else ("combine", "gate", None):
-        layer.strategy = strategy
-        torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
-        with torch.inference_mode():
-            torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
+    base = nn.Linear(5, 6) if kind is nn.Linear else Conv1D(6, 5)
+    layer = MixedLinear(base, random_layer(adapters, rank, 5, 6), "factors")
+    layer.weights = torch.rand(rows, adapters).softmax(1)
+    x = torch.randn(rows, tokens, 5)
+    results = []
+    for layer.strategy in ("merge", "gate", "auto"):
+        results.append(layer(x))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(results[0], results[2], rtol=1e-5, atol=1e-5)
 
 
 @RULES
-@pytest.mark.parametrize("rows", [0, 3])
-def test_an_update_below_the_rounding_of_the_weights_is_not_lost(combine, rows):
-    base = nn.Linear(4, 5, bias=False).bfloat16()
-    nn.init.ones_(base.weight)
-    torch.manual_seed(0)
-    layer = MixedLinear(
-        base, StackedLayer(torch.randn(1, 2, 4), torch.randn(1, 5, 2), torch.tensor([1e-3]), (2,)), combine
-    )
-    layer.weights = torch.ones(rows, 1) if rows else torch.ones(1)
-    x = torch.tensor([1.0, -1.0, 1.0, -1.0]).bfloat16().expand(3, 100, 4)
-    with torch.inference_mode():
-        found = layer(x).float()
-    expected = 1e-3 * x.float() @ (layer.b[0].float() @ layer.a[0].float()).T
-    torch.testing.assert_close(found, expected, rtol=0.02, atol=1e-5)
-
-
-@RULES
-@pytest.mark.parametrize("strategy", ["combine", "gate", "merge"])
+@pytest.mark.parametrize("strategy", ["merge", "gate"])
 @pytest.mark.parametrize("shape", [(3,), (2, 3)])
 def test_gradients_of_weights_input_and_bank(combine, strategy, shape):
     torch.manual_seed(0)

@@ -103,7 +103,7 @@ def test_one_meta_lora_equals_plain_lora(tiny_backbone, users, token_ids):
 
 
 @RULES
-@pytest.mark.parametrize("strategy", ["combine", "gate"])
+@pytest.mark.parametrize("strategy", ["merge", "gate"])
 def test_mixed_users_equal_users_one_by_one(combine, strategy, any_backbone, users, token_ids):
     targets = ("c_attn", "c_proj") if any_backbone.id.endswith("gpt2") else ("q_proj", "v_proj")
     with personal_lora(any_backbone, targets=targets, combine=combine) as personal:
@@ -117,7 +117,7 @@ def test_mixed_users_equal_users_one_by_one(combine, strategy, any_backbone, use
 
 def test_merging_equals_gating_with_gradients(tiny_backbone, users, token_ids):
     found = []
-    for strategy in ("combine", "gate"):
+    for strategy in ("merge", "gate"):
         with personal_lora(tiny_backbone) as personal:
             for layer in personal.mixed.layers.values():
                 layer.strategy = strategy

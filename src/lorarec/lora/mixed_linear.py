@@ -1,6 +1,6 @@
 """A linear layer with K adapters that are mixed under weights, which may differ from row to row of a batch."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,23 +15,15 @@ from lorarec.scoring import RowModule
 #: and 8 adapters of rank 8 and 16 on layers of size 192 and 1024: equal at 4 to 16 tokens, 1.5x slower at 256).
 GATE_BELOW = 16
 
-Strategy = Literal["gate", "combine", "merge"]
-
 
 class MixedLinear(RowModule):
     """A linear layer that computes `base(x)` plus the mixture of K LoRA adapters (MoLoRec, arXiv 2502.08271, eqs. 6-8).
 
     `weights` is None for the base layer alone, (K,) for the same mixture in all rows, or (rows, K) for another mixture
-    in each row of x. Gradients flow to `weights`, to x and, if `trainable`, to `a` and `b`. There are three strategies,
-    with equal results up to rounding, of which the layer takes the cheapest one unless `strategy` is set. With n = r
-    for `factors` and n = K r for `deltas`:
-
-    - `gate` applies all adapters and weights their outputs, at K r (in + out) operations per token.
-    - `combine` combines the adapters first, at K r (in + out) operations per mixture, and applies the result, at
-      r (in + out) per token. It is defined for `factors`.
-    - `merge` adds the mixture's update to the weights of the base layer for this pass, at n in out operations per
-      mixture and none per token. It is chosen without gradients and for weights in single precision or better, since
-      rounding the sum to half precision would lose a part of the update.
+    in each row of x. Gradients flow to `weights`, to x and, if `trainable`, to `a` and `b`. With `factors` and weights
+    per row there are two strategies: `merge` combines the adapters for each row, at K r (in + out) operations per row,
+    and `gate` weights the outputs of all adapters, at K r (in + out) operations per token. The layer chooses the
+    cheaper one unless `strategy` is set.
 
     Args:
         base: A linear layer, quantised or not, or GPT-2's `Conv1D`.
@@ -57,7 +49,7 @@ class MixedLinear(RowModule):
         self.scale: torch.Tensor
         self.register_buffer("scale", layer.scale.to(weight.device, dtype))
         self.weights: torch.Tensor | None = None
-        self.strategy: Strategy | None = None
+        self.strategy = "auto"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map x of shape (..., in) to (..., out).
@@ -69,15 +61,16 @@ class MixedLinear(RowModule):
             LorarecError: Weights per row do not fit x, or the layer is one of several experts, which read tokens in
                 another order.
         """
+        out: torch.Tensor = self.base_layer(x)
         if self.weights is None:
-            out: torch.Tensor = self.base_layer(x)
             return out
         weights = self.weights.to(self.a)
-        if weights.ndim == 1:
-            return self._mixed(x, weights, x.numel() // x.shape[-1])
-        weights = weights if self.row_index is None else weights[self.row_index]
-        rows = self._by_row(x, len(weights))
-        return self._mixed(rows, weights, rows.shape[1]).view(*x.shape[:-1], -1)
+        if weights.ndim == 2:
+            shape = out.shape
+            weights = weights if self.row_index is None else weights[self.row_index]
+            rows = self._by_row(x, len(weights))
+            return self._mixed(rows, out.reshape(*rows.shape[:2], -1), weights).view(shape)
+        return self._mixed(x, out, weights)
 
     def _by_row(self, x: torch.Tensor, rows: int) -> torch.Tensor:
         """Return x as (rows, tokens, in)."""
@@ -88,67 +81,33 @@ class MixedLinear(RowModule):
             raise LorarecError(f"weights for {rows} rows do not fit an input of shape {tuple(x.shape)} of {self.name}")
         return x.reshape(rows, -1, x.shape[-1])
 
-    def _mixed(self, x: torch.Tensor, weights: torch.Tensor, tokens: int) -> torch.Tensor:
-        """Return the output of the base layer plus that of the mixture, given the number of tokens of each mixture."""
-        strategy = self.strategy or self._cheapest(weights, tokens)
-        if strategy == "merge":
-            return self._merged(x, weights)
-        out: torch.Tensor = self.base_layer(x)
-        inner, b = self._inner(x.to(self.a.dtype), weights, strategy)
+    def _mixed(self, x: torch.Tensor, out: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return `out` plus the output of the mixture."""
+        inner, b = self._inner(x.to(self.a.dtype), weights, self._gates(weights, x))
         inner, b = inner.to(out.dtype), b.to(out.dtype)
         # The sum is computed in place: the output of the base layer is the largest tensor, and nothing else reads it.
         if b.ndim == 3:
             return out.baddbmm_(inner, b.mT)
         return out.view(-1, out.shape[-1]).addmm_(inner.flatten(0, -2), b.T).view_as(out)
 
-    def _cheapest(self, weights: torch.Tensor, tokens: int) -> Strategy:
-        """Return the strategy for weights (K,) or (rows, K), each mixture of which has so many tokens."""
-        columns, rows = self.a.shape[2], self.b.shape[1]
-        if self._can_merge() and tokens * (columns + rows) > columns * rows:
-            return "merge"
-        if self.combine != FACTORS or (weights.ndim == 2 and tokens < GATE_BELOW):
-            return "gate"
-        return "combine"
+    def _gates(self, weights: torch.Tensor, x: torch.Tensor) -> bool:
+        """Return whether the outputs of all adapters are weighted, instead of combining the adapters."""
+        if self.combine != FACTORS:
+            return True
+        if self.strategy != "auto":
+            return self.strategy == "gate" and weights.ndim == 2
+        return weights.ndim == 2 and x.shape[1] < GATE_BELOW
 
-    def _can_merge(self) -> bool:
-        """Return whether the weights can represent the sum with an update, which no gradient needs."""
-        base = self.base_layer
-        if torch.is_grad_enabled() or type(base) is not nn.Linear:
-            return False
-        return base.weight.dtype == self.a.dtype and self.a.dtype in (torch.float32, torch.float64)
-
-    def _merged(self, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Apply the base layer with the update of the mixture, or of each row's mixture, added to its weights."""
-        base: Any = self.base_layer
-        if self.combine == FACTORS:
-            a, b = self._combined(weights)
-        else:
-            a = ((weights * self.scale)[..., None, None] * self.a).flatten(-3, -2)
-            b = self._stacked_b()
-        merged = (b @ a).add_(base.weight)
-        if weights.ndim == 1:
-            return linear(x, merged, base.bias)
-        out = x @ merged.mT
-        return out if base.bias is None else out.add_(base.bias)
-
-    def _inner(self, x: torch.Tensor, weights: torch.Tensor, strategy: Strategy) -> tuple[torch.Tensor, torch.Tensor]:
+    def _inner(self, x: torch.Tensor, weights: torch.Tensor, gate: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a tensor (..., n), and the matrix (out, n) or (rows, out, n) that maps it to the mixture's output."""
-        if strategy == "combine" and self.combine == FACTORS:
-            a, b = self._combined(weights)
-            return x @ a.mT, b
+        scaled = weights * self.scale
+        if not gate:
+            shape = weights.shape[:-1]
+            a = (scaled @ self.a.flatten(1)).view(*shape, *self.a.shape[1:])
+            return x @ a.mT, (weights @ self.b.flatten(1)).view(*shape, *self.b.shape[1:])
         stacked = linear(x, self.a.flatten(0, 1)).unflatten(-1, self.a.shape[:2])
-        of_token = weights if weights.ndim == 1 else weights[:, None]
-        stacked = stacked * (of_token * self.scale)[..., None]
+        gates = scaled[..., None] if weights.ndim == 1 else scaled[:, None, :, None]
+        stacked = stacked * gates
         if self.combine == FACTORS:
-            stacked = stacked.sum(-2, keepdim=True) * of_token[..., None]
-        return stacked.flatten(-2), self._stacked_b()
-
-    def _combined(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the factors (r, in) and (out, r) of the mixture, or (rows, r, in) and (rows, out, r) of each row's."""
-        shape = weights.shape[:-1]
-        a = ((weights * self.scale) @ self.a.flatten(1)).view(*shape, *self.a.shape[1:])
-        return a, (weights @ self.b.flatten(1)).view(*shape, *self.b.shape[1:])
-
-    def _stacked_b(self) -> torch.Tensor:
-        """Return the factors B of all adapters side by side (out, K r)."""
-        return self.b.transpose(0, 1).flatten(1)
+            stacked = stacked.sum(2, keepdim=True) * weights[:, None, :, None]
+        return stacked.flatten(-2), self.b.transpose(0, 1).flatten(1)

@@ -281,9 +281,7 @@ class MultiAdapterEngine:
         return [each.float().cpu().numpy() for each in scores]
 
     def _layer_weights(self, mixed: MixedModel, mixtures: Sequence[Mixture]) -> dict[str, torch.Tensor]:
-        """Return weights of the stacked adapters by layer name: (mixtures, K), or (K,) if all mixtures are equal."""
-        same = len({mixture.key for mixture in mixtures}) == 1
-        mixtures = mixtures[:1] if same else mixtures
+        """Return the weights (mixtures, K) of the stacked adapters by layer name."""
         layers = {name: index for index, name in enumerate(mixed.layers)}
         weights = torch.zeros(len(layers), len(mixtures), len(self._stacked))
         for row, mixture in enumerate(mixtures):
@@ -293,8 +291,7 @@ class MultiAdapterEngine:
                 parts = mixture.part_weights[adapter] if router else torch.ones(len(layers), 1)
                 for index, column in zip(self._part_indices[adapter], parts.unbind(1), strict=True):
                     weights[adapted, row, index] += weight * column
-        weights = (weights[:, 0] if same else weights).to(self.backbone.model.device)
-        return dict(zip(layers, weights, strict=True))
+        return dict(zip(layers, weights.to(self.backbone.model.device), strict=True))
 
     def close(self) -> None:
         """Restore the backbone's own layers."""
