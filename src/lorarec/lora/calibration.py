@@ -13,7 +13,7 @@ from lorarec.lora.injection import MixedModel
 from lorarec.lora.mixing_prompts import MixingExamples, require_targets
 from lorarec.lora.weight_search import score_at_weights
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import score_batch
+from lorarec.scoring import score_batch, scores_to_numpy
 
 #: Limits of a temperature; without them it has no minimum if every case, or none, is ranked perfectly.
 LOWEST, HIGHEST = 0.05, 20.0
@@ -65,7 +65,7 @@ def fit_temperatures(mixed: MixedModel, size: int, labelled: MixingExamples, tok
     targets = require_targets(labelled)
 
     def read(model: Any, batch: list[Example]) -> list[np.ndarray]:
-        return [scores.double().cpu().numpy() for scores in score_batch(model, batch, labelled.builder)]
+        return scores_to_numpy(score_batch(model, batch, labelled.builder))
 
     alone = torch.eye(size, dtype=torch.float64)
     scores = score_at_weights(mixed, alone, labelled.prompts, read, lambda example: example.length, token_budget)
@@ -82,7 +82,7 @@ def fit_temperature(scores: Sequence[np.ndarray], targets: Sequence[int]) -> flo
     # The log-loss of a case is logsumexp((s - s_target) / T), so shorter cases are filled up with scores of -infinity.
     above = np.full((len(scores), max(map(len, scores))), -np.inf)
     for row, (of_case, target) in enumerate(zip(scores, targets, strict=True)):
-        above[row, : len(of_case)] = of_case - of_case[target]
+        above[row, : len(of_case)] = np.subtract(of_case, of_case[target], dtype=np.float64)
 
     def log_loss(log_temperature: float) -> float:
         return float(logsumexp(above / np.exp(log_temperature), axis=1).mean())

@@ -11,7 +11,7 @@ from lorarec.lora.simplex import simplex_grid, uniform
 from lorarec.lora.weight_search import EvaluatedMixture, Trace, score_at_weights
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example
-from lorarec.scoring import score_batch
+from lorarec.scoring import score_batch, scores_to_numpy
 
 CUTOFFS = (1, 3, 10)
 
@@ -62,7 +62,7 @@ def ndcg_at_weights(
     targets = require_targets(labelled)
 
     def read(model: Any, batch: list[Example]) -> list[np.ndarray]:
-        return [scores.float().cpu().numpy() for scores in score_batch(model, batch, labelled.builder)]
+        return scores_to_numpy(score_batch(model, batch, labelled.builder))
 
     scores = score_at_weights(mixed, points, labelled.prompts, read, lambda example: example.length, token_budget)
     ranks = [target_ranks(of_point, np.asarray(targets)) for of_point in scores]

@@ -9,7 +9,7 @@ from scipy.special import expit
 from lorarec.personal.event_rows import EventRows
 from lorarec.personal.model import PersonalLora
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import evaluation_mode, map_batches, score_batch, tokens_per_pass
+from lorarec.scoring import evaluation_mode, map_batches, score_batch, scores_to_numpy, tokens_per_pass
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def user_scores(
     def read(batch: list[int]) -> list[np.ndarray]:
         personal.set_weights(weights(batch).to(personal.backbone.model.device))
         scores = score_batch(personal.backbone.model, [examples[row] for row in batch], builder)
-        return [each.float().cpu().numpy() for each in scores]
+        return scores_to_numpy(scores)
 
     with evaluation_mode(personal):
         budget = tokens_per_pass(personal.backbone.model, token_budget)

@@ -13,6 +13,7 @@ from .one_pass import score as score
 from .one_pass import score_and_cache as score_and_cache
 from .one_pass import score_batch as score_batch
 from .one_pass import score_cached as score_cached
+from .one_pass import scores_to_numpy as scores_to_numpy
 from .plan import PREFIX as PREFIX
 from .plan import ROWS as ROWS
 from .plan import TREE as TREE

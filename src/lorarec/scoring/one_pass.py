@@ -274,10 +274,21 @@ def score(
 
     def read(batch: list[int]) -> list[np.ndarray]:
         scores = score_batch(model, [examples[index] for index in batch], builder, budget)
-        return [each.float().cpu().numpy() for each in scores]
+        return scores_to_numpy(scores)
 
     with evaluation_mode(model):
         return map_batches(read, [example.length for example in examples], budget, "Scoring", progress)
+
+
+def scores_to_numpy(scores: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    """Return the scores (candidates,) of each example as float32 arrays, by a single copy from the device.
+
+    Examples:
+        >>> scores_to_numpy([torch.tensor([1.0, 2.0]), torch.tensor([3.0])])
+        [array([1., 2.], dtype=float32), array([3.], dtype=float32)]
+    """
+    together = torch.cat(list(scores)).float().cpu().numpy()
+    return np.split(together, np.cumsum([len(each) for each in scores])[:-1])
 
 
 def _score_chunked(model: Any, example: Example, readout: str, yes_no: tuple[int, int], budget: int) -> torch.Tensor:

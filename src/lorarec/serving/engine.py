@@ -28,6 +28,7 @@ from lorarec.scoring import (
     score_and_cache,
     score_batch,
     score_cached,
+    scores_to_numpy,
     tokens_per_pass,
 )
 from lorarec.serving.prompt_cache import PromptCache
@@ -278,7 +279,7 @@ class MultiAdapterEngine:
             return score(model, examples, builder)
         else:
             scores = score_batch(model, examples, builder)
-        return [each.float().cpu().numpy() for each in scores]
+        return scores_to_numpy(scores)
 
     def _layer_weights(self, mixed: MixedModel, mixtures: Sequence[Mixture]) -> dict[str, torch.Tensor]:
         """Return the weights (mixtures, K) of the stacked adapters by layer name."""

@@ -10,7 +10,7 @@ from lorarec.data import Dataset, Split
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
 from lorarec.recommenders import make_evidence
-from lorarec.scoring import token_batches
+from lorarec.scoring import scores_to_numpy, token_batches
 from lorarec.training.config import TrainingConfig
 
 CUTOFFS = (1, 3, 5, 10)
@@ -76,7 +76,7 @@ class Validation:
             batch = batches[min(turn * processes + process, len(batches) - 1)]
             with torch.no_grad():
                 outputs = forward([self.examples[index] for index in batch])
-            scores.update(zip(batch, (each.float().cpu().numpy() for each in outputs), strict=True))
+            scores.update(zip(batch, scores_to_numpy(outputs), strict=True))
         gathered = dict(gather_object(list(scores.items()))) if processes > 1 else scores
         ranks = target_ranks([gathered[index] for index in range(len(self))], self.targets)
         return {f"ndcg@{k}": float(ndcg(ranks, k).mean()) for k in CUTOFFS}
