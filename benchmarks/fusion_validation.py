@@ -5,7 +5,7 @@ have learned from the validation targets. Differences are paired over the users,
 the seeds; p is of the paired t-test. With --earlier, no test case is read: the validation cases take the place of the
 test cases, and cases of the last item of each training history that of the validation cases.
 
-    python benchmarks/fusion_validation.py recipes/tables/fusion-default-toys.yaml fusion-with-unisrec --out out/toys
+    python benchmarks/fusion_validation.py recipes/tables/fusion-toys.yaml fusion-without-lm --out out/toys
 """
 
 import argparse
