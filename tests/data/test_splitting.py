@@ -313,6 +313,13 @@ def test_unknown_protocol(dataset: Dataset) -> None:
         draw_split(dataset, protocol="random")
 
 
+def test_options_of_the_other_protocol_are_refused(dataset: Dataset) -> None:
+    with pytest.raises(LorarecError, match="option new_items is not for protocol global-time: use ratios, cuts, neg"):
+        draw_split(dataset, protocol="global-time", new_items=0.2)
+    with pytest.raises(LorarecError, match="option cuts is not for protocol leave-one-out: use new_items, negatives, "):
+        load_split(dataset, cuts=(1, 2))
+
+
 def test_few_shot_keeps_a_share_of_the_training_users(dataset: Dataset) -> None:
     split = leave_one_out(dataset)
     few, same, other = few_shot(split, 0.2), few_shot(split, 0.2), few_shot(split, 0.2, seed=1)

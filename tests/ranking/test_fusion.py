@@ -373,11 +373,11 @@ class Unregistered(Popularity):
     """A recommender that a saved fusion could not name."""
 
 
-@pytest.mark.parametrize("name", ["index", "new item"])
+@pytest.mark.parametrize("name", ["index", "new item", "popularity, new item", "popularity x log history length"])
 def test_names_of_other_parts_are_refused(log: tuple[Dataset, Split], tiny_backbone: Backbone, name: str) -> None:
     dataset, split = log
     with pytest.raises(LorarecError, match=f"cannot be called '{name}'"):
-        fuse(dataset, recommenders={name: Popularity()}, split=split)
+        fuse(dataset, recommenders={name: Popularity(), "popularity": Popularity()}, split=split)
     with pytest.raises(LorarecError, match=f"cannot be called '{name}'"):
         fuse(dataset, {name: random_adapter(tiny_backbone, 1)}, CHEAP, backbone=tiny_backbone, split=split)
 

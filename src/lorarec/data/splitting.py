@@ -1,5 +1,6 @@
 """Division of a dataset into training, validation and test by two protocols; splits stored beside their dataset."""
 
+import inspect
 import logging
 import os
 from collections.abc import Callable
@@ -159,12 +160,17 @@ def draw_split(dataset: Dataset, **options: Unpack[SplitOptions]) -> Split:
     """Draw a split by the name of its protocol (by default `leave-one-out`) and the arguments of its function.
 
     Raises:
-        LorarecError: The protocol is unknown, or its function refuses the arguments.
+        LorarecError: The protocol is unknown, an option is not one of it, or its function refuses the arguments.
     """
     protocol = options.pop("protocol", LEAVE_ONE_OUT)
     if protocol not in _PROTOCOLS:
         raise LorarecError(f"no protocol {protocol!r}: use one of {', '.join(_PROTOCOLS)}")
-    return _PROTOCOLS[protocol](dataset, **options)
+    draw = _PROTOCOLS[protocol]
+    known = list(inspect.signature(draw).parameters)[1:]
+    for name in options:
+        if name not in known:
+            raise LorarecError(f"option {name} is not for protocol {protocol}: use {', '.join(known)}")
+    return draw(dataset, **options)
 
 
 def load_split(dataset: Dataset, **options: Unpack[SplitOptions]) -> Split:

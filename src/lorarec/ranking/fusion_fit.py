@@ -20,13 +20,13 @@ from lorarec.ranking.scorers import TrainedAdapter
 from lorarec.recommenders import (
     CONVENTIONAL,
     LSA,
-    NEW_ITEM,
     FusionConfig,
     FusionModel,
     Recommender,
     ScorerGroup,
     TrainingData,
     divide_for_fusion,
+    feature_names,
     new_recommender,
 )
 
@@ -124,8 +124,9 @@ def fit_fusion(recommenders: Mapping[str, Recommender[Any]], data: TrainingData,
         LorarecError: A recommender has the name of another part of the scores, or lacks something that it needs, or
             there are no validation cases.
     """
-    for name in (INDEX, NEW_ITEM):
-        if name in recommenders:
+    taken = feature_names([*recommenders, INDEX])
+    for name in recommenders:
+        if taken.count(name) > 1:
             raise LorarecError(f"a recommender of a fusion cannot be called {name!r}: give it another name")
     divided = divide_for_fusion(data.split, config.hidden_items, config.cases, config.new_targets, data.seed)
     group = ScorerGroup.fit(recommenders, replace(data, split=divided.split))

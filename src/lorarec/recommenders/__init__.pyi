@@ -20,6 +20,7 @@ from .fusion.conditional_logit import log_posterior as log_posterior
 from .fusion.config import FusionConfig as FusionConfig
 from .fusion.features import NEW_ITEM as NEW_ITEM
 from .fusion.features import FusionFeatures as FusionFeatures
+from .fusion.features import feature_names as feature_names
 from .fusion.fusion_model import FusionModel as FusionModel
 from .fusion.fusion_split import FusionSplit as FusionSplit
 from .fusion.fusion_split import divide_for_fusion as divide_for_fusion

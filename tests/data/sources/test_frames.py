@@ -330,3 +330,12 @@ def test_back_to_data_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     of_polars = dataset.to_polars()
     assert of_polars[0].rows() == EXPECTED
     assert of_polars[1].equals(dataset.items)
+
+
+def test_columns_without_names_are_called_by_their_numbers_as_text() -> None:
+    log = pd.DataFrame([[1, "b7", 0, "Chair"], [1, "a3", 1, "Lamp"]])
+    assert Dataset.from_pandas(log, user="0", item="1", time="2", title="3").titles == {"a3": "Lamp", "b7": "Chair"}
+    with pytest.raises(LorarecError, match="option user must be the name of a column as text, got 0"):
+        Dataset.from_pandas(log, user=0, item=1, time=2, title=3)  # type: ignore[arg-type]
+    with pytest.raises(LorarecError, match="option time must be the name of a column as text, got None"):
+        Dataset.from_pandas(log, user="0", item="1", time=None, title="3")  # type: ignore[arg-type]

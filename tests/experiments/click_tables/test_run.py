@@ -1,6 +1,7 @@
 """RecLoRA's tables from recipe to pictures."""
 
 import json
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_rows_of_an_earlier_version_are_summarized(write_clicks: Callable[..., P
     figures = tables["main"]["reclora"]["auc"]
     each = [auc(found[f"reclora-seed{seed}"], labels) for seed in (1, 2)]
     assert figures["mean"] == pytest.approx(np.mean(each))
-    assert figures["deviation"] == pytest.approx(np.std(each))
+    assert figures["deviation"] == pytest.approx(statistics.stdev(each))
     assert figures["seeds"] == {"1": each[0], "2": each[1]}
     first = tables["differences"][0]
     assert (first["row"], first["other"], first["seed"]) == ("reclora", "rella", "1")

@@ -26,6 +26,9 @@ class Columns:
         rating: The column of ratings; if None, a column `rating` is used if there is one.
         title: The column of item titles, in the table of items or, without such a table, in that of interactions.
         items_id: The column of item ids in the table of items; if None, it is `item` as well.
+
+    Raises:
+        LorarecError: A name is not text.
     """
 
     user: str = USER
@@ -34,6 +37,11 @@ class Columns:
     rating: str | None = None
     title: str = TITLE
     items_id: str | None = None
+
+    def __post_init__(self) -> None:
+        for option, name in vars(self).items():
+            if not isinstance(name, str) and not (name is None and option in ("rating", "items_id")):
+                raise LorarecError(f"option {option} must be the name of a column as text, got {name!r}")
 
 
 def read_table(

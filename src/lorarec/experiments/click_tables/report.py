@@ -57,8 +57,8 @@ def markdown(tables: JsonObject, first_seed: int) -> str:
     lines += ReportTable(["row", *CLICK_METRICS.values(), "seeds"], main).markdown()
     lines += [
         "",
-        f"Mean ± standard deviation over seeds. [low, high]: {LEVEL:.0%} bootstrap interval over the test events, from "
-        "1,000 resamples; its ends are averaged over the seeds.",
+        f"Mean ± sample standard deviation over seeds. [low, high]: {LEVEL:.0%} bootstrap interval over the test "
+        "events, from 1,000 resamples; its ends are averaged over the seeds.",
         "",
     ]
     differences = [
@@ -115,5 +115,4 @@ def _describe_tests(tables: JsonObject, tests: Iterable[JsonObject]) -> str:
 
 def _seeds_cell(metric: JsonObject) -> NumberCell:
     """Return the cell of a metric over seeds; one seed has no standard deviation."""
-    deviation = metric["deviation"] if len(metric["seeds"]) > 1 else None
-    return NumberCell(metric["mean"], 4, (metric["low"], metric["high"]), deviation)
+    return NumberCell(metric["mean"], 4, (metric["low"], metric["high"]), metric["deviation"])

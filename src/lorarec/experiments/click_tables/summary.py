@@ -82,7 +82,7 @@ def _by_seed(records: JsonObject, kind: str) -> JsonObject:
 
 
 def _over_seeds(rows: JsonObject) -> JsonObject:
-    """Return mean, deviation, interval and single values of each metric."""
+    """Return mean, sample standard deviation (None for one seed), interval and single values of each metric."""
     table = {}
     for metric in CLICK_METRICS:
         values = {seed: row["figures"][metric] for seed, row in rows.items()}
@@ -90,7 +90,7 @@ def _over_seeds(rows: JsonObject) -> JsonObject:
         spread = [*values.values()]
         table[metric] = {
             "mean": float(np.mean(spread)),
-            "deviation": float(np.std(spread)),
+            "deviation": float(np.std(spread, ddof=1)) if len(spread) > 1 else None,
             "low": float(low),
             "high": float(high),
             "seeds": values,

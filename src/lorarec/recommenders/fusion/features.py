@@ -12,6 +12,17 @@ NEW_ITEM = "new item"
 _ALIKE = 1e-12
 
 
+def feature_names(scorers: Sequence[str]) -> list[str]:
+    """Return the names of the features of scorers.
+
+    Examples:
+        >>> feature_names(["sasrec"])
+        ['sasrec', 'sasrec x log history length', 'sasrec, new item', 'new item']
+    """
+    kinds = ("{}", "{} x log history length", "{}, new item")
+    return [kind.format(scorer) for kind in kinds for scorer in scorers] + [NEW_ITEM]
+
+
 @dataclass(frozen=True)
 class FusionFeatures:
     """The features of each candidate as functions of its scores.
@@ -45,8 +56,7 @@ class FusionFeatures:
     @property
     def names(self) -> list[str]:
         """Names of the features, in the order of the columns of `matrix`."""
-        kinds = ("{}", "{} x log history length", "{}, new item")
-        return [kind.format(scorer) for kind in kinds for scorer in self.scorers] + [NEW_ITEM]
+        return feature_names(self.scorers)
 
     @property
     def sources(self) -> np.ndarray:
