@@ -71,7 +71,10 @@ def test_truncated_and_damaged_gzip(tmp_path: Path, name: str) -> None:
         ("log.csv", "a,b\n1,Mis\u00e9\n".encode("latin-1"), "is not UTF-8 text"),
         ("log.csv", b"a,b\n1,2\n1,2,3\n", "cannot be read as a table"),
         ("log.parquet", b"PAR1", "cannot be read as a table"),
-        ("log.xlsx", b"", r"has an unknown suffix: rename it so that it ends in one of \.csv"),
+        ("log.table", b"", r"has an unknown suffix: rename it so that it ends in one of \.csv"),
+        ("log.xlsx", b"", "is a spreadsheet: save its sheet as CSV"),
+        ("log.csv.zst", b"", "is compressed, and only gzip is read: unpack it, or compress it with gzip"),
+        ("log.tar.gz", b"", "is compressed, and only gzip is read"),
         ("log.jsonl", b'{"a": 1}\n{"a"\n', "cannot be read as a table"),
     ],
 )

@@ -31,6 +31,8 @@ _JSON = (".jsonl", ".ndjson", ".json")
 #: Suffixes of text files, RecBole's among them, whose separator is detected from their content.
 _TEXT = (".txt", ".dat", ".data", ".psv", ".inter", ".item", ".user", "")
 _NAMED = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json", ".txt", ".dat", ".inter")
+_COMPRESSED = (".zip", ".zst", ".bz2", ".xz", ".7z", ".rar", ".tar", ".tgz", ".lz4")
+_SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods")
 #: Separators in the order in which they are tried; one that is part of another comes after it.
 _GUESSES = ("::", "||", "\t", "|", ";", ",", " ")
 _SNIFFED_BYTES = 1 << 16
@@ -190,6 +192,10 @@ def open_table(path: str | Path, options: TableFormat | None = None) -> Table:
     if not path.is_file():
         raise LorarecError(f"{path} does not exist or is not a file")
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
+    if suffix in _COMPRESSED:
+        raise LorarecError(f"{path} is compressed, and only gzip is read: unpack it, or compress it with gzip")
+    if suffix in _SPREADSHEETS:
+        raise LorarecError(f"{path} is a spreadsheet: save its sheet as CSV")
     if suffix not in (*_SEPARATORS, *_JSON, *PARQUET, *_TEXT):
         raise LorarecError(f"{path} has an unknown suffix: rename it so that it ends in one of {', '.join(_NAMED)}")
     check_gzip(path)  # polars unpacks gzip files without a limit
