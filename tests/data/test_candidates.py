@@ -62,6 +62,13 @@ def test_fewer_items_than_candidates_names_the_option() -> None:
         _draw([(0, 0)], items=20, negatives=29)
 
 
+def test_without_a_second_item_more_items_are_the_only_advice() -> None:
+    with pytest.raises(
+        LorarecError, match=r"30 candidates need as many items, but only 1 can be drawn: use more items$"
+    ):
+        _draw([(0, 0)], items=1, negatives=29)
+
+
 def test_users_who_interacted_with_nearly_everything_are_left_out() -> None:
     drawn = _draw([(0, item) for item in range(30)] + [(1, 0)], items=40, negatives=20)
     assert drawn["user_id"].to_list() == ["u1"]

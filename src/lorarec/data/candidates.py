@@ -56,9 +56,10 @@ def draw_candidates(
         LorarecError: The catalogue is smaller than a candidate set.
     """
     if catalogue.len() < negatives + 1:
+        fewer = f"set option negatives to at most {catalogue.len() - 1} or " if catalogue.len() > 1 else ""
         raise LorarecError(
-            f"{negatives + 1} candidates need as many items, but only {catalogue.len()} can be drawn: "
-            f"set option negatives to at most {catalogue.len() - 1} or use more items"
+            f"{negatives + 1} candidates need as many items, but only {catalogue.len()} can be drawn: {fewer}use more "
+            "items"
         )
     if cases.is_empty():
         return _without_candidates(cases)
