@@ -63,9 +63,7 @@ def test_fewer_items_than_candidates_names_the_option() -> None:
 
 
 def test_without_a_second_item_more_items_are_the_only_advice() -> None:
-    with pytest.raises(
-        LorarecError, match="only 1 can be drawn: use more items$"
-    ):
+    with pytest.raises(LorarecError, match=r"only 1 can be drawn: use more items$"):
         _draw([(0, 0)], items=1, negatives=29)
 
 
