@@ -108,7 +108,7 @@ def test_every_user_has_a_row_of_a_file(shop: Path, backbone_folder: Path, tmp_p
     figures = json.loads(_run(*words, "--json"))
     counts = {"users": 20, "parts": 3, "parts_before": 0, "users_with_nothing_left": 0}
     assert figures == {"folder": str(tmp_path / "scores"), **counts}
-    assert "Recommendations for 20 users in 3 parts, 3 of them before" in _run(*words)
+    assert "(users: 20, files: 3, written before: 3)" in _run(*words)
     rows = pl.read_parquet(tmp_path / "scores" / "part-*.parquet")
     histories = dict(Dataset.load(shop).interactions.group_by("user_id").agg("item_id").iter_rows())
     assert sorted(histories) == rows["user_id"].to_list()

@@ -231,9 +231,10 @@ def _report_files(out: Path, counts: dict[str, int], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **counts, "users_with_nothing_left": empty}))
         return
-    before = f", {counts['parts_before']:,} of them before" if counts["parts_before"] else ""
-    without = f", {empty:,} of the users have nothing left to recommend" if empty else ""
-    typer.echo(f"Recommendations for {counts['users']:,} users in {counts['parts']:,} parts{before}{without}: {out}")
+    before = f", written before: {counts['parts_before']:,}" if counts["parts_before"] else ""
+    without = f", users with nothing left to recommend: {empty:,}" if empty else ""
+    figures = f"users: {counts['users']:,}, files: {counts['parts']:,}{before}{without}"
+    typer.echo(f"Recommendations written to {out} ({figures})")
 
 
 def _print(recommended: "dict[str, list[Recommendation]]", dataset: str, as_json: bool, one_user: bool) -> None:
