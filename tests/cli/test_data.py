@@ -129,7 +129,7 @@ def test_sample_and_help(tmp_path: Path) -> None:
         ("u,i,14.11.2023,T", [], r"line 2 has timestamp '14.11.2023', .* such as --time-format \"%d.%m.%Y\""),
         ("u,i,soon,T", ["--time-format", "%d.%m.%Y"], r"line 2 has timestamp 'soon', .*not have the format '%d.%m.%Y'"),
         ("u,i,1,T", ["--time-format", "%d %Z"], r"--time-format '%d %Z': names of time zones"),
-        ("u,i,,T", [], r"line 2 has no timestamp.*--bad-times drop.*--order file"),
+        ("u,i,,T\nv,i,5,T", [], r"line 2 has no timestamp.*--bad-times drop.*--order file"),
         ('u,i,1,"T\nu,i,2,V"', [], r"line 2: .*spans the lines up to 3.*--quote none.*--quote double"),
         ("u,i,1", [], r"line 2 has 3 fields, not 4"),
         ("u,i,1,T", ["--separator", ";"], r"fields seem to be separated by ',': use --separator ','"),

@@ -295,6 +295,11 @@ def _digits(numbers: pl.Series, form: str) -> pl.Series | None:
 def _refuse_unread(
     unread: pl.Series, times: pl.Series, form: str | None, where: str | Path, name_row: Callable[[int], str]
 ) -> None:
+    if times.null_count() == len(times):
+        raise LorarecError(
+            f'{where}: no row has a {TIME}: name a column of times or positions with time="...", or use the order of '
+            'the rows with order="file"'
+        )
     row = int(unread.arg_max() or 0)
     value, others = times[row], int(unread.sum()) - 1
     missing = value is None or (isinstance(value, str) and without_missing(pl.Series([value])).is_null().item())
