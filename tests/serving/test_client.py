@@ -308,6 +308,8 @@ def test_health_of_a_service_that_is_not_ready_is_an_answer(
         (httpx2.Response(404, json={"error": 1}), "answered 404"),
         (httpx2.DecodingError("no gzip"), r"an answer that cannot be decoded \(no gzip\): check base_url"),
         (httpx2.ReadTimeout("slow"), "did not answer within 60 seconds: raise timeout"),
+        (httpx2.ReadError("reset"), r"broke before the answer \(reset\): it may have carried out the request or not"),
+        (httpx2.RemoteProtocolError(""), r"broke before the answer \(RemoteProtocolError\)"),
         (httpx2.ConnectError("refused"), r"cannot be reached \(refused\): start it, or correct base_url"),
     ],
 )

@@ -170,10 +170,18 @@ def no_answer(base_url: str, timeout: float, error: httpx2.RequestError, request
         message = f"the service at {base_url} did not answer within {timeout:g} seconds: raise timeout"
     elif isinstance(error, httpx2.DecodingError):
         message = f"the service at {base_url} gave an answer that cannot be decoded ({error}): check base_url"
+    elif isinstance(error, httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError):
+        message = (
+            f"the connection to the service at {base_url} broke before the answer ({_reason(error)}): it may have "
+            "carried out the request or not"
+        )
     else:
-        reason = str(error) or type(error).__name__
-        message = f"the service at {base_url} cannot be reached ({reason}): start it, or correct base_url"
+        message = f"the service at {base_url} cannot be reached ({_reason(error)}): start it, or correct base_url"
     return ServiceError(message, request_id=request_id)
+
+
+def _reason(error: httpx2.RequestError) -> str:
+    return str(error) or type(error).__name__
 
 
 def is_transient(error: httpx2.RequestError) -> bool:
