@@ -141,7 +141,7 @@ class Connection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.conn = _HttpConnection()
+        self.conn = self._http = _HttpConnection()
         self._limits = config.limits
         self._state: tuple[str | None, RequestResponseCycle | None] = ("head", None)
         self._since = self.loop.time()
@@ -163,7 +163,7 @@ class Connection(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # a response has been sent already
             self.transport.abort()
             return
-        refusal = self.conn.refusal
+        refusal = self._http.refusal
         body = json.dumps(refusal.body).encode()
         headers = {"Content-Type": PROBLEM, "Content-Length": str(len(body)), "Connection": "close"}
         phrase = HTTPStatus(refusal.status).phrase.encode()
