@@ -238,6 +238,10 @@ def test_the_service_logs_its_answers_and_deletes_those_of_a_user(
             ["x02"],
         ]
         assert exported[0]["request_id"] == "first"
+        # All that the files hold of the user, besides the id itself.
+        assert {"user_id", *exported[0]} == {"user_id", *ANSWER_SCHEMA.names()}
+        assert exported[0]["versions"] == [{"name": n, "version": v} for n, v in answers[0]["versions"].items()]
+        assert exported[0]["candidates"] == 2
         assert (await client.delete("/v1/users/u02")).json() == {"deleted": 6, "answers": 1}
         assert (await client.delete("/v1/users/session")).json() == {"deleted": 0, "answers": 1}
         assert (await client.delete("/v1/users/session")).status_code == 404

@@ -260,6 +260,7 @@ def test_retries_end(monkeypatch: pytest.MonkeyPatch, asynchronous: bool) -> Non
         busy(**{"retry-after": "3600"}),
         httpx2.ReadTimeout("slow"),
         httpx2.UnsupportedProtocol("ftp"),
+        httpx2.DecodingError("no gzip"),
     ],
     ids=str,
 )
@@ -305,7 +306,10 @@ def test_health_of_a_service_that_is_not_ready_is_an_answer(
         (httpx2.Response(301, headers={"location": "/login"}), "answered 301: Moved Permanently"),
         (httpx2.Response(502, text="bad\ngateway"), "answered 502: bad gateway"),
         (httpx2.Response(404, json={"error": 1}), "answered 404"),
+        (httpx2.DecodingError("no gzip"), r"an answer that cannot be decoded \(no gzip\): check base_url"),
         (httpx2.ReadTimeout("slow"), "did not answer within 60 seconds: raise timeout"),
+        (httpx2.ReadError("reset"), r"broke before the answer \(reset\): it may have carried out the request or not"),
+        (httpx2.RemoteProtocolError(""), r"broke before the answer \(RemoteProtocolError\)"),
         (httpx2.ConnectError("refused"), r"cannot be reached \(refused\): start it, or correct base_url"),
     ],
 )
@@ -337,8 +341,16 @@ def test_times_to_wait() -> None:
     ("options", "message"),
     [
         ({"base_url": "localhost:8000"}, "must begin with http:// or https://, got 'localhost:8000'"),
-        ({"timeout": 0}, "timeout must be positive"),
-        ({"retries": -1}, "retries must not be negative"),
+        *(
+            ({"base_url": url}, "base_url")
+            for url in ("http://", "http://[::1", "http://a:b", "http://a/?b=1", "http:///v1")
+        ),
+        *(({"timeout": value}, "timeout must be a positive number") for value in (0, -1, math.nan, math.inf, None)),
+        *(({"retries": value}, "retries must be an integer that is not negative") for value in (-1, 1.5, None)),
+        (
+            {"api_key": "top\nsecret"},
+            "^api_key has a line break or another control character inside: give the key alone$",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(options: dict[str, Any], message: str) -> None:
@@ -354,3 +366,45 @@ def test_what_is_not_given_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script(monkeypatch, httpx2.Response(200, json=empty))
     script.run(lambda client: client.rank(("i1",), history=()), False)
     assert json.loads(script.requests[0].content) == {"candidates": ["i1"], "history": []}
+
+
+def test_a_key_is_sent_without_white_space_around_it_in_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in (" schlüssel\n", "schlüssel"):
+        script = Script(monkeypatch, USERS)
+        script.run(lambda client: client.users(), False, api_key=key)
+        (header,) = [value for name, value in script.requests[0].headers.raw if name.lower() == b"authorization"]
+        assert header == "Bearer schlüssel".encode()
+
+
+@pytest.mark.parametrize("user", [".", "..", "...", "a/../b", "/", "%2E", "é ", "a?b#c"])
+def test_ids_reach_the_service_as_they_are(service: Service, served: Any, user: str) -> None:
+    with served(service) as url, Client(url) as client:
+        client.store_events([{"user_id": user, "item_id": "x01", "event_id": "a"}])
+        assert client.stored_user(user).user_id == user
+        assert client.delete_user(user) == 1
+
+
+def test_what_cannot_be_sent_is_refused_by_name() -> None:
+    with Client("http://127.0.0.1:9", retries=0) as client:
+        for call in (client.stored_user, client.delete_user, client.item, client.adapter, client.delete_alias):
+            with pytest.raises(LorarecError, match="cannot be an id"):
+                call("a\ud800")
+        for find in (client.history, client.items, client.users):
+            with pytest.raises(LorarecError, match="cannot be sent"):
+                find("a\ud800")
+        for key in ("é", "a\nb", "\ud800"):
+            with pytest.raises(LorarecError, match="idempotency_key must be printable ASCII"):
+                client.store_events(EVENTS, idempotency_key=key)
+
+
+def test_an_answer_of_another_form_inside_a_batch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    for body in (
+        {},
+        {"ranking": 1},
+        {"ranking": [], "fusion": False, "mixture": [1], "personal": {}, "tokens": 0},
+        None,
+    ):
+        answer = httpx2.Response(200, json={"responses": [{"status": 200, "body": body, "retry_after": None}]})
+        script = Script(monkeypatch, answer)
+        with pytest.raises(ServiceError, match="not an answer of lorarec"):
+            script.run(lambda client: client.rank_many([{"candidates": ["a"], "history": []}]), False)

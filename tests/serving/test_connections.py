@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import json
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from lorarec.serving.connections import MAX_CHUNKS, ConnectionLimits
+from lorarec.serving.connections import MAX_CHUNKS, MAX_HEAD, ConnectionLimits
 from lorarec.serving.logs import RateLimit
 from lorarec.serving.middleware import MAX_BODY, AuthMiddleware
 from lorarec.serving.server import Server, listen
@@ -145,7 +146,7 @@ def test_bodies_in_chunks(small: Any) -> None:
         assert client.post("/v1/rank", content=chunks(), headers=headers).status_code == 200
     with measured(small.url) as found, connect(small.url) as many, connect(small.url) as refused:
         many.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * (MAX_CHUNKS + 1))
-        assert many.recv(100).startswith(b"HTTP/1.1 400 ")
+        assert many.recv(100).startswith(b"HTTP/1.1 413 ")
         head = POST.replace(b"/v1/rank", b"/") + b"Transfer-Encoding: chunked\r\n\r\n"
         refused.sendall(head)
         assert refused.recv(100).startswith(b"HTTP/1.1 405 ")
@@ -170,6 +171,38 @@ def test_bodies_that_lie_about_their_length(small: Any) -> None:
         both.sendall(POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
         assert both.recv(1000).split()[1] in (b"400", b"422")
     assert httpx2.get(f"{small.url}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "detail"),
+    [
+        (b"GET /livez\r\n\r\n", 400, "the request is not valid HTTP/1.1"),
+        (b"GET /" + b"a" * 4 * MAX_HEAD + b" HTTP/1.1\r\n", 431, "are larger than 16384 bytes"),
+        (b"GET / HTTP/1.1\r\nA: " + b"a" * 4 * MAX_HEAD, 431, "are larger than 16384 bytes"),
+        (POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "both Content-Length and Transfer-"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * (MAX_CHUNKS + 1), 413, "than 4096 chunks"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_its_reason(small: Any, request_: bytes, status: int, detail: str) -> None:
+    with connect(small.url) as connection:
+        with suppress(ConnectionError):  # it may be refused before all is sent
+            connection.sendall(request_)
+        answer = b""
+        with suppress(ConnectionError):  # what it did not read makes it reset the connection at the end
+            while part := connection.recv(10_000):
+                answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"application/problem+json" in head
+    problem = json.loads(body)
+    assert problem["status"] == status
+    assert detail in problem["detail"]
+
+
+def test_a_request_for_another_protocol_is_answered_as_any_other(small: Any) -> None:
+    headers = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    assert httpx2.get(f"{small.url}/livez", headers=headers).status_code == 200
+    assert "WebSocket" not in small.log.read_text()
 
 
 def test_no_part_of_a_body_is_a_request(small: Any) -> None:

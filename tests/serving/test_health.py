@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,39 @@ def test_a_thread_that_hangs_is_reported(
         assert (await client.post("/v1/rank", json=GIVEN)).status_code == 200
 
     play(service, scenario)
+
+
+def test_a_model_that_fails_is_reported_and_one_request_that_fails_is_not(
+    service: Service, served: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    batcher = service.batcher
+    right = dict(batcher._threads)
+
+    def fail(requests: Any, everything: bool) -> Any:
+        if everything or any(each.mixture.weights for each in requests):
+            raise RuntimeError("device-side assert")
+        return next(iter(right.values()))(requests)
+
+    with served(service) as url, httpx2.Client(base_url=url, timeout=60) as client:
+        for everything, status in ((False, 200), (True, 503)):
+            with monkeypatch.context() as patch:
+                for each in right:
+                    patch.setitem(batcher._threads, each, partial(fail, everything=everything))
+                failed = client.post("/v1/rank", json=GIVEN)
+                assert (failed.status_code, failed.headers["connection"]) == (500, "close")
+                began = time.monotonic()
+                while client.get("/livez").status_code != status:
+                    assert time.monotonic() - began < 20
+                assert client.get("/readyz").status_code == status
+                assert client.get("/v1/items").status_code == 200
+        began = time.monotonic()  # the fault is gone, and no request says so
+        while client.get("/livez").status_code != 200:
+            assert time.monotonic() - began < 30
+        assert client.get("/readyz").status_code == 200
+        assert client.post("/v1/rank", json=GIVEN).status_code == 200
+    assert [each.message for each in caplog.records if "the model fails" in each.message] == [
+        "the model fails: restart the service unless this ends: device-side assert"
+    ]
 
 
 def test_unexpected_errors_and_slow_databases_are_in_the_log(

@@ -44,7 +44,7 @@ def test_each_request_is_a_line(service: Service, play: Any, lines: io.StringIO)
         ("POST", "/v1/rank", 200),
         ("GET", "/v1/users/{user_id:path}", 200),
         ("other", "other", 404),
-        ("other", "other", 401),
+        ("POST", "/v1/rank", 401),
     ]
     assert logged[0]["request_id"] == "click-7"
     assert len({line["request_id"] for line in logged}) == len(logged)

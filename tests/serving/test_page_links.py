@@ -84,6 +84,33 @@ def test_a_link_cannot_name_an_item_by_another_title(page: Page) -> None:
     assert asked.value.post_data_json["history"] == [{"title": "blue lamp"}]
 
 
+def test_a_link_to_what_is_not_loaded_says_so(page: Page) -> None:
+    for mixture, missing in (
+        ("system=adapters&first=gone&second=specific", "gone"),
+        ("system=adapters&first=general&second=%3Cb%3E", "<b>"),
+        ("system=fusion&first=general&second=specific", "the fusion"),
+    ):
+        tab = opened(page, f"{base_url(page)}#user=u03&top=10&{mixture}&weight=50")
+        message = f"The link names what is not loaded here: {missing}. Others rank instead."
+        expect(tab.locator("#error")).to_have_text(message)
+        expect(tab.locator("#ranking > li")).to_have_count(10)
+        expect(tab.locator("#error")).to_have_text(message)
+        tab.get_by_label("Number of results").select_option("20")
+        expect(tab.locator("#error")).to_have_text("")
+        tab.close()
+
+
+def test_a_long_link_asks_for_each_title_once(page: Page) -> None:
+    titles = "&".join("history=red+lamp&history-id=x00" for _ in range(500))
+    asked: list[str] = []
+    tab = page.context.new_page()
+    tab.on("request", lambda request: asked.append(request.url))
+    with tab.expect_request("**/v1/recommend") as sent:
+        tab.goto(f"{base_url(page)}#{titles}&top=10&system=adapters&first=general&second=&weight=50")
+    assert sent.value.post_data_json["history"] == ["x00"] * 500
+    assert len([url for url in asked if "/v1/items" in url]) == 1
+
+
 def test_the_link_is_copied(page: Page) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     copy = page.get_by_role("button", name="Copy link")

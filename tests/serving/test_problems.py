@@ -110,7 +110,7 @@ def test_every_fault_is_named_at_once(service: Service, play: Any) -> None:
         ]
         explained = {"history": ["no"], "item_id": "none", "adapter": "general"}
         assert await faults(client, "/v1/explain", explained) == ["item_id", "history.0"]
-        reranked = {"query": "a", "documents": [1, {"text": ""}], "top_n": 0}
+        reranked = {"query": "a", "documents": [1, {"text": ""}], "top_n": -1}
         assert await faults(client, "/v1/rerank", reranked) == ["documents.0", "documents.1.text", "top_n"]
         answer = await client.post("/v1/rank", json={"history": [], "candidates": ["no"] * 1000, "adapter": "general"})
         problem = check_problem(answer, 422)

@@ -165,7 +165,7 @@ def test_the_fusion_answers(
         ({"documents": [""]}, 422, "documents.0", "at least 1"),
         ({"documents": [{"image": "red.png"}]}, 422, "documents.0.text", "required"),
         ({"documents": [3]}, 422, "documents.0", "string"),
-        ({"top_n": 0}, 422, "top_n", "greater than or equal to 1"),
+        ({"top_n": -1}, 422, "top_n", "greater than or equal to 0"),
         ({"rank_fields": ["title"]}, 422, "rank_fields.0", "should be 'text'"),
         ({"user_id": "u01"}, 422, "user_id", "not permitted"),
     ],
@@ -219,3 +219,21 @@ def test_the_client_of_jina_in_langchain(reranked: Any, monkeypatch: pytest.Monk
     answer = client.rerank(documents, query)
     assert [result["index"] for result in answer] == order[:3]
     np.testing.assert_allclose([each["relevance_score"] for each in answer], probabilities[:3], rtol=1e-4)
+
+
+def test_fields_that_clients_leave_empty_have_their_default(
+    service: Service, titles: dict[str, str], play: Any
+) -> None:
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        body = body_of(titles)
+        plain = (await client.post("/v1/rerank", json=body)).json()["results"]
+        assert len(plain) == len(body["documents"])
+        # vLLM takes 0 for all documents, and clients of pydantic models send null.
+        empty = {"top_n": 0, "return_documents": None, "rank_fields": None, "truncate_prompt_tokens": -1, "user": "me"}
+        assert (await client.post("/v1/rerank", json=body | empty)).json()["results"] == plain
+        texts = {"query": body["query"], "texts": body["documents"], "model": body["model"]}
+        listed = (await client.post("/rerank", json=texts)).json()
+        empty = {"raw_scores": None, "return_text": None, "truncate": None, "truncation_direction": None}
+        assert (await client.post("/rerank", json=texts | empty)).json() == listed
+
+    play(service, scenario)

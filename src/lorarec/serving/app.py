@@ -7,10 +7,10 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.middleware.cors import CORSMiddleware
 
 from lorarec.io import versions
 from lorarec.serving.adapter_routes import add_adapter_routes
+from lorarec.serving.cors import CorsMiddleware
 from lorarec.serving.error_handlers import add_error_handlers
 from lorarec.serving.error_responses import METRICS, NOT_ALIVE, NOT_READY, error_responses
 from lorarec.serving.health import OK
@@ -31,7 +31,7 @@ from lorarec.serving.user_routes import add_user_routes
 CORS: dict[str, Any] = {
     "allow_methods": ("GET", "POST", "PUT", "PATCH", "DELETE"),
     "allow_headers": ("Authorization", "Content-Type", "Idempotency-Key", REQUEST_ID, "traceparent", "tracestate"),
-    "expose_headers": (REQUEST_ID, "Retry-After"),
+    "expose_headers": (REQUEST_ID, "Retry-After", "Link", "X-Adapter-Versions", "X-Variant"),
 }
 
 
@@ -74,7 +74,7 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
     app.root_path = config.root_path
     app.add_middleware(AuthMiddleware, keys=keys)
     if config.cors_origins:
-        app.add_middleware(CORSMiddleware, allow_origins=config.cors_origins, **CORS)
+        app.add_middleware(CorsMiddleware, allow_origins=config.cors_origins, **CORS)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
     add_error_handlers(app)
     add_page(app)
@@ -91,14 +91,14 @@ def _add_health_routes(app: Application, service: Service) -> None:
 
     @app.readable("/livez", responses=NOT_ALIVE)
     async def live(response: Response) -> LivenessResponse:
-        """Check that no thread hangs, regardless of the database; if the check fails, restart the service."""
+        """Check that no thread hangs and the model works, regardless of the database; if not, restart the service."""
         response.status_code = 200 if service.alive else 503
         return LivenessResponse(status="ok" if service.alive else "stuck")
 
     @app.readable("/healthz", responses=NOT_READY)
     @app.readable("/readyz", responses=NOT_READY)
     async def ready(response: Response) -> HealthResponse:
-        """Check that no thread hangs, that the database can be read and written, and that announcements are applied.
+        """Check that no thread hangs, the model works, the database can be written, and announcements are applied.
 
         Both paths return the same. They respond at once; the result of a slow check is in a later response.
         """

@@ -75,10 +75,10 @@ class AsyncClient(ClientOptions):
         request = self._request(call, request_id)
         while True:
             attempt += 1
-            outcome: httpx2.Response | httpx2.TransportError
+            outcome: httpx2.Response | httpx2.RequestError
             try:
                 outcome = await self._http.request(**request)
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 outcome = error
             wait = self._wait(call, attempt, outcome)
             if wait is None:

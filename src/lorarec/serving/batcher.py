@@ -1,11 +1,12 @@
 """Dynamic batching: requests that wait at the same time share passes of the model."""
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from lorarec.serving.metrics import Metrics
 STUCK_SECONDS = 300.0
 #: Weight of earlier passes and requests in a mean, in relation to the latest one.
 DECAY = 0.9
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -82,6 +85,8 @@ class Batcher:
         self._seconds = 0.0
         self._tokens = 0.0
         self._tokens_per_request = 0.0
+        self._check: ScoringRequest | None = None
+        self._works = True
         self._arrived = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -96,6 +101,10 @@ class Batcher:
         began = time.perf_counter()
         score([request])
         self._add_pass(time.perf_counter() - began, request.example.length)
+
+    def check_with(self, request: ScoringRequest) -> None:
+        """Let a failed pass be followed by one of a request that is known to work, to learn whether the model does."""
+        self._check = request
 
     def start(self) -> None:
         """Start to process the queue; an event loop must be running."""
@@ -116,6 +125,20 @@ class Batcher:
     def alive(self) -> bool:
         """Whether the queue is being processed."""
         return self._task is not None and not self._task.done() and not any(each.stuck for each in self._threads)
+
+    @property
+    def works(self) -> bool:
+        """Whether the model works: False after it failed to score the request of `check_with`, until it scores it."""
+        return self._works
+
+    async def recheck(self) -> None:
+        """Score the request of `check_with` if the model did not work, since the fault may be gone."""
+        check = self._check
+        if not self._works and check is not None:
+            score = next(iter(self._threads.values()))
+            with suppress(Exception):  # it is logged already that the model does not work
+                await self.call(lambda: score([check]))
+                self._works = True
 
     @property
     def idle(self) -> bool:
@@ -300,7 +323,8 @@ class Batcher:
         for pending in batch:
             pending.scoring_began = began
         score = self._threads[thread]
-        await self._run(thread, lambda: score(requests), [pending.result for pending in batch], list)
+        if not await self._run(thread, lambda: score(requests), [pending.result for pending in batch], list):
+            await self._check_model(thread)
         self._free.append(thread)
         ended = time.perf_counter()
         self._pass_tokens -= tokens
@@ -321,8 +345,12 @@ class Batcher:
         function: Callable[[], Any],
         futures: Sequence[asyncio.Future[Any]],
         split: Callable[[Any], Sequence[Any]],
-    ) -> None:
-        """Run a function in the worker thread and set the futures to the parts of its result, or to its exception."""
+    ) -> bool:
+        """Run a function in the worker thread and set the futures to the parts of its result, or to its exception.
+
+        Returns:
+            Whether it succeeded.
+        """
         try:
             values = split(await asyncio.get_running_loop().run_in_executor(thread, function))
         except asyncio.CancelledError:
@@ -333,7 +361,22 @@ class Batcher:
             for future in futures:
                 if not future.done():
                     future.set_exception(error)
-            return
+            return False
         for future, value in zip(futures, values, strict=True):
             if not future.done():
                 future.set_result(value)
+        return True
+
+    async def _check_model(self, thread: WatchedThread) -> None:
+        """Learn whether the model failed, as after an error of its device, or only the requests of one pass did."""
+        check, score = self._check, self._threads[thread]
+        if check is None:
+            return
+        try:
+            await asyncio.get_running_loop().run_in_executor(thread, lambda: score([check]))
+        except Exception as error:
+            if self._works:
+                logger.error("the model fails: restart the service unless this ends: %s", error)
+            self._works = False
+        else:
+            self._works = True

@@ -102,16 +102,28 @@ class LoggedAnswer:
     Attributes:
         request_id: Id of the request.
         time: Time at which the request arrived (ISO 8601).
+        experiment: Name of the experiment, or None.
         variant: Name of the variant of the experiment, or None.
+        propensity: Probability of the variant, or None.
+        shadow: Whether the answer was computed for comparison only.
+        versions: `name` and `version` of each adapter that answered, or of the fusion.
         item_ids: Ids of the ranked items, best first; None for titles that have no id.
         scores: Score of each item.
+        probabilities: Posterior probability of each item.
+        candidates: Number of candidates.
     """
 
     request_id: str | None
     time: str
+    experiment: str | None
     variant: str | None
+    propensity: float | None
+    shadow: bool
+    versions: list[dict[str, str]]
     item_ids: list[str | None]
     scores: list[float]
+    probabilities: list[float]
+    candidates: int
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from lorarec.errors import LorarecError
 from lorarec.serving.answer_reading import read_answer
 from lorarec.serving.answers import (
     BatchAnswers,
+    BatchedAnswer,
     Ranking,
     Reranking,
     ScoreExplanation,
@@ -28,6 +29,9 @@ MAX_WAIT = 30.0
 #: Maximum number of requests in one batch, and of bytes of several, which also limits the number of values in them.
 MAX_BATCH = 64
 MAX_BATCH_BYTES = 1 << 16
+
+#: What reading an answer of another form raises.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 
 #: An item id of the catalogue, or `{"title": ...}`; in a history also `{"item_id": ...}`, and both with a `timestamp`.
 Item = str | Mapping[str, str | int]
@@ -124,20 +128,25 @@ class Call(Generic[T]):
             raise refusal(response, request_id)
         try:
             return read_answer(self.answer, response.json() if response.content else None)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ServiceError(
-                f"{response.url} answered {response.text[:60]!r}, which is not an answer of lorarec ({error}): check "
-                "base_url and the versions of client and service",
-                response.status_code,
-                request_id=request_id,
-            ) from error
+        except UNREADABLE as error:
+            raise other_answer(str(response.url), response.text, response.status_code, error, request_id) from error
+
+
+def other_answer(source: str, text: str, status: int, error: Exception, request_id: str | None) -> ServiceError:
+    """Return the error of a success that is not an answer of this API."""
+    return ServiceError(
+        f"{source} answered {text[:60]!r}, which is not an answer of lorarec ({error}): check base_url and the "
+        "versions of client and service",
+        status,
+        request_id=request_id,
+    )
 
 
 def refusal(response: httpx2.Response, request_id: str) -> ServiceError:
     """Return the error of a response that is not a success."""
     try:
         detail, errors = _read_problem(response.json())
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         detail, errors = response.text[:200].strip() or response.reason_phrase, []
     return ServiceError(
         f"{response.url} answered {response.status_code}: {' '.join(detail.split())}",
@@ -155,23 +164,34 @@ def _read_problem(problem: Any) -> tuple[str, list[FieldError]]:
     return str(problem["detail"]), errors
 
 
-def no_answer(base_url: str, timeout: float, error: httpx2.TransportError, request_id: str) -> ServiceError:
+def no_answer(base_url: str, timeout: float, error: httpx2.RequestError, request_id: str) -> ServiceError:
     """Return the error of a request that got no response."""
     if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
         message = f"the service at {base_url} did not answer within {timeout:g} seconds: raise timeout"
+    elif isinstance(error, httpx2.DecodingError):
+        message = f"the service at {base_url} gave an answer that cannot be decoded ({error}): check base_url"
+    elif isinstance(error, httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError):
+        message = (
+            f"the connection to the service at {base_url} broke before the answer ({_reason(error)}): it may have "
+            "carried out the request or not"
+        )
     else:
-        reason = str(error) or type(error).__name__
-        message = f"the service at {base_url} cannot be reached ({reason}): start it, or correct base_url"
+        message = f"the service at {base_url} cannot be reached ({_reason(error)}): start it, or correct base_url"
     return ServiceError(message, request_id=request_id)
 
 
-def is_transient(error: httpx2.TransportError) -> bool:
+def _reason(error: httpx2.RequestError) -> str:
+    return str(error) or type(error).__name__
+
+
+def is_transient(error: httpx2.RequestError) -> bool:
     """Return whether a request may be sent again after an error of the connection.
 
     After a timeout the service may still be at work, and more of the same would only slow it down.
     """
     is_timeout = isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout)
-    return not is_timeout and not isinstance(error, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError)
+    is_permanent = isinstance(error, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError | httpx2.DecodingError)
+    return not is_timeout and not is_permanent
 
 
 def wait_seconds(attempt: int, asked: float | None = None) -> float:
@@ -207,6 +227,19 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
         return json.dumps(body, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise LorarecError(f"the request is not JSON: {error}") from error
+
+
+def check_query(query: Mapping[str, Any]) -> None:
+    """Refuse a query that UTF-8 cannot encode.
+
+    Raises:
+        LorarecError: A value has half of a surrogate pair.
+    """
+    for name, value in query.items():
+        try:
+            str(value).encode()
+        except UnicodeEncodeError as error:
+            raise LorarecError(f"{name} {value!r} cannot be sent: {error}") from error
 
 
 def given(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,16 +305,23 @@ def batches(path: str, requests: Sequence[Mapping[str, Any]]) -> Iterator[Call[B
 
 
 def batch_results(path: str, answers: BatchAnswers) -> list[Ranking | ServiceError]:
-    """Return the rankings of a batch, with an error in the place of a request that was refused."""
-    results: list[Ranking | ServiceError] = []
-    for answer in answers.responses:
+    """Return the rankings of a batch, with an error in the place of a request that was refused.
+
+    Raises:
+        ServiceError: A part of the answer is not of this API.
+    """
+    return [_batch_result(path, answer) for answer in answers.responses]
+
+
+def _batch_result(path: str, answer: BatchedAnswer) -> Ranking | ServiceError:
+    try:
         if answer.status == 200:
-            results.append(read_answer(Ranking, answer.body))
-        else:
-            detail, errors = _read_problem(answer.body)
-            message, request_id = f"{path} answered {answer.status}: {detail}", answer.body.get("request_id")
-            results.append(ServiceError(message, answer.status, detail, errors, request_id, answer.retry_after))
-    return results
+            return read_answer(Ranking, answer.body)
+        detail, errors = _read_problem(answer.body)
+        message, request_id = f"{path} answered {answer.status}: {detail}", answer.body.get("request_id")
+    except UNREADABLE as error:
+        raise other_answer(path, str(answer.body), answer.status, error, None) from error
+    return ServiceError(message, answer.status, detail, errors, request_id, answer.retry_after)
 
 
 def explain(
@@ -316,8 +356,14 @@ def rerank(
 
 
 def store_events(events: Sequence[Event], idempotency_key: str | None) -> Call[StoredEvents]:
-    """Return the call of `Client.store_events`, which can be repeated if it has a key or each event has an id."""
+    """Return the call of `Client.store_events`, which can be repeated if it has a key or each event has an id.
+
+    Raises:
+        LorarecError: The key has characters that no header can have.
+    """
     body = {"events": [dict(each) for each in events]}
+    if idempotency_key is not None and not (idempotency_key.isascii() and idempotency_key.isprintable()):
+        raise LorarecError(f"idempotency_key must be printable ASCII characters, got {idempotency_key!r}")
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
     repeatable = bool(headers) or all(event.get("event_id") is not None for event in events)
     return Call("POST", "/v1/events", StoredEvents, body, headers=headers, repeatable=repeatable)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -96,23 +97,37 @@ class _HttpConnection(h11.Connection):
     """HTTP/1.1 connection that refuses bodies with too many chunks and bodies whose length is given in two ways.
 
     With two lengths, a proxy in front of the service could take a part of the body for another request.
+
+    Attributes:
+        refusal: What is wrong with a request that cannot be read.
     """
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MAX_HEAD)
         self._chunks = 0
+        self.refusal = ApiError(400, "the request is not valid HTTP/1.1")
 
     def next_event(self) -> Any:
-        event = super().next_event()
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            if error.error_status_hint == 431:
+                message = f"the request line and headers are larger than {MAX_HEAD} bytes: send shorter ones"
+                self.refusal = ApiError(431, message)
+            raise
         if isinstance(event, h11.Request):
             self._chunks = 0
             if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
-                raise h11.RemoteProtocolError("the request has both Content-Length and Transfer-Encoding")
+                raise self._refuse(400, "the request has both Content-Length and Transfer-Encoding: send one of them")
         elif isinstance(event, h11.Data) and event.chunk_end:
             self._chunks += 1
             if self._chunks > MAX_CHUNKS:
-                raise h11.RemoteProtocolError(f"the body has more than {MAX_CHUNKS} chunks")
+                raise self._refuse(413, f"the body has more than {MAX_CHUNKS} chunks: send larger ones")
         return event
+
+    def _refuse(self, status: int, message: str) -> h11.RemoteProtocolError:
+        self.refusal = ApiError(status, message)
+        return h11.RemoteProtocolError(message)
 
 
 class Connection(H11Protocol):
@@ -126,7 +141,7 @@ class Connection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.conn = _HttpConnection()
+        self.conn = self._http = _HttpConnection()
         self._limits = config.limits
         self._state: tuple[str | None, RequestResponseCycle | None] = ("head", None)
         self._since = self.loop.time()
@@ -148,12 +163,17 @@ class Connection(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # a response has been sent already
             self.transport.abort()
             return
-        body = json.dumps(ApiError(400, "the request is not valid HTTP/1.1").body).encode()
+        refusal = self._http.refusal
+        body = json.dumps(refusal.body).encode()
         headers = {"Content-Type": PROBLEM, "Content-Length": str(len(body)), "Connection": "close"}
-        head = h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request")
+        phrase = HTTPStatus(refusal.status).phrase.encode()
+        head = h11.Response(status_code=refusal.status, headers=list(headers.items()), reason=phrase)
         for event in (head, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event))
         self.transport.close()
+
+    def _should_upgrade(self) -> bool:
+        return False  # there is no other protocol; uvicorn would log advice about libraries for WebSockets
 
     def shutdown(self) -> None:
         self._limits = replace(self._limits, head=1.0, body=1.0, send=5.0)

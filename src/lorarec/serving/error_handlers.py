@@ -38,6 +38,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_exception(request: Request, error: HTTPException) -> Response:
+        if isinstance(error.__cause__, ApiError):  # FastAPI wraps what is raised while a body is parsed
+            return error.__cause__.response
         if error.status_code == 404:
             return ApiError(404, "there is no such path: GET /openapi.json lists all").response
         if error.status_code == 405:
@@ -51,7 +53,9 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected_error(_: Request, error: Exception) -> Response:
-        return ApiError(500, "internal error: see the log of the service").response
+        # Uvicorn closes the connection after an unexpected error; a client must know before it sends its next request.
+        message = "internal error: see the log of the service"
+        return ApiError(500, message, headers={"Connection": "close"}).response
 
     @app.exception_handler(ClientDisconnected)
     async def client_disconnected(_: Request, error: ClientDisconnected) -> Response:

@@ -8,14 +8,14 @@ from lorarec.serving.response_schemas import HealthResponse, LivenessResponse, P
 Responses = dict[int | str, dict[str, Any]]
 
 _DESCRIPTIONS: dict[int, str] = {
-    400: "The body is not JSON, or too deep or long to be read.",
+    400: "The body is not JSON, has a name twice in one object, or is too deep or long to be read.",
     401: "The API key is missing or wrong.",
     403: "The API key lacks the role of the call, or there is no key and a web page of another origin asks.",
     404: "The user, item or adapter does not exist.",
     408: "The body did not arrive in time.",
     409: "The request contradicts what is stored or loaded.",
     413: "The body is too large.",
-    415: "The body has another media type than JSON.",
+    415: "The body has another media type than JSON, or is compressed.",
     421: "The service has no API key and refuses requests for other hosts.",
     422: "A field is invalid.",
     429: "Too many requests are waiting; Retry-After gives the seconds after which to try again.",
@@ -45,11 +45,15 @@ def error_responses(*statuses: int) -> Responses:
     return _problems(*_MIDDLEWARE_STATUSES, *statuses)
 
 
-NOT_ALIVE: Responses = {503: {"model": LivenessResponse, "description": "A thread hangs."}, **_problems(421)}
+NOT_ALIVE: Responses = {
+    503: {"model": LivenessResponse, "description": "A thread hangs, or the model fails."},
+    **_problems(421),
+}
 NOT_READY: Responses = {
     503: {
         "model": HealthResponse,
-        "description": "The database cannot be used, an announced adapter is being loaded, or a thread hangs.",
+        "description": "The database cannot be used, an announced adapter is being loaded, a thread hangs, or the "
+        "model fails.",
     },
     **_problems(421),
 }

@@ -72,6 +72,8 @@ class AuthMiddleware:
                 record_key_name(key.name)
                 if path is not None and has_method:
                     _authorize(key, scope["method"], path)
+            if not is_public:
+                _refuse_coded(headers)
             body = b"" if is_public else await self._read_body(headers, receive)
             check_json(body)
         except ApiError as error:
@@ -119,6 +121,14 @@ def _is_cross_origin(headers: dict[bytes, bytes], host: str) -> bool:
     if origin is not None and origin.decode("latin-1").lower() not in (f"http://{host}", f"https://{host}"):
         return True
     return headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")
+
+
+def _refuse_coded(headers: dict[bytes, bytes]) -> None:
+    """Refuse a compressed body: a small one can be gigabytes when it is read."""
+    coding = headers.get(b"content-encoding", b"").strip().lower()
+    if coding not in (b"", b"identity"):
+        message = "the body has a Content-Encoding: send it uncompressed, without this header"
+        raise ApiError(415, message, headers={"Accept-Encoding": "identity"})
 
 
 def _body_too_large() -> ApiError:
@@ -196,7 +206,8 @@ async def send_error(send: Send, error: ApiError) -> None:
 class MetricsMiddleware:
     """ASGI middleware that counts responses and their durations by path of the API, and logs them if that is turned on.
 
-    Unknown paths and methods share one label, so that clients cannot create labels.
+    Unknown paths share one label, and so do made-up methods, so that clients cannot create labels. Requests that are
+    refused before they reach their route, such as those without a key, count for the path of this route.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -220,12 +231,19 @@ class MetricsMiddleware:
             try:
                 await self.app(scope, receive, record_status)
             finally:
-                route: Any = scope.get("route")
-                path = getattr(route, "path", "other")
-                method = scope["method"] if route and scope["method"] in METHODS else "other"
+                path = _route_path(scope) or "other"
+                method = scope["method"] if scope["method"] in METHODS else "other"
                 ended = time.perf_counter()
                 seconds = ended - began
                 self._metrics.add_response(method, path, status, seconds, facts.variant)
                 if tracing.tracer is not None:
                     facts.trace_id = tracing.tracer.record(scope, method, path, status, (began, ended), stages)
                 log_request(method, path, status, seconds, stages, facts)
+
+
+def _route_path(scope: Scope) -> str | None:
+    """Return the path of the route of a request as the API describes it; None if there is no such route."""
+    route, application = scope.get("route"), scope.get("app")
+    if route is not None:
+        return getattr(route, "path", None)
+    return find_route(application.routes, scope)[0] if application else None

@@ -12,6 +12,7 @@ from lorarec.serving.errors import PROBLEM
 from lorarec.serving.item_schemas import ItemDetails
 from lorarec.serving.middleware import PUBLIC_PATHS
 from lorarec.serving.request_ids import REQUEST_ID, VALID_ID, RequestIdMiddleware
+from lorarec.serving.request_json import JsonRoute
 from lorarec.serving.response_schemas import ExplainResponse, ItemsPage, ProblemDetails, RankResponse, UsersResponse
 from lorarec.serving.route_roles import required_role
 from lorarec.serving.schema_parts import examples_of
@@ -57,6 +58,7 @@ class Application(FastAPI):
         # FastAPI's own traces have query strings, and with them the ids of users; the service makes traces without.
         super().__init__(**options, telemetry={"tracing": False, "metrics": False, "logs": False})
         self._needs_key = needs_key
+        self.router.route_class = JsonRoute
 
     def readable(self, path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
         """Return a decorator by which an endpoint answers GET, and HEAD with the same headers."""

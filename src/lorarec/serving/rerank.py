@@ -90,9 +90,10 @@ class RerankRequest(_RerankRequest):
         ),
     ] = None
     top_n: Annotated[
-        Integer | None, Field(ge=1, description="Maximum number of results; all documents by default.")
+        Integer | None,
+        Field(ge=0, description="Maximum number of results; all documents by default and, as in vLLM, with 0."),
     ] = None
-    return_documents: Annotated[StrictBool, Field(description="Whether results have the documents.")] = False
+    return_documents: Annotated[StrictBool | None, Field(description="Whether results have the documents.")] = None
     rank_fields: Annotated[
         list[Literal["text"]] | None,
         Field(min_length=1, max_length=1, description="`text` only: other fields of documents are not read."),
@@ -100,6 +101,8 @@ class RerankRequest(_RerankRequest):
     max_chunks_per_doc: Annotated[Integer | None, Field(description=_NO_EFFECT)] = None
     max_tokens_per_doc: Annotated[Integer | None, Field(description=_NO_EFFECT)] = None
     truncation: Annotated[StrictBool | None, Field(description=_NO_EFFECT)] = None
+    truncate_prompt_tokens: Annotated[Integer | None, Field(description=_NO_EFFECT)] = None
+    user: Annotated[Text | None, Field(description="Has no effect: the history is the query.")] = None
     priority: Annotated[Integer | None, Field(description="Has no effect: requests are answered in order.")] = None
 
     @property
@@ -137,9 +140,10 @@ class TextsRerankRequest(_RerankRequest):
         Field(description="As in `/v1/rerank`."),
     ] = None
     raw_scores: Annotated[
-        StrictBool, Field(description="Whether results have the `score` of `/v1/rank` in place of the probability.")
-    ] = False
-    return_text: Annotated[StrictBool, Field(description="Whether results have the texts.")] = False
+        StrictBool | None,
+        Field(description="Whether results have the `score` of `/v1/rank` in place of the probability."),
+    ] = None
+    return_text: Annotated[StrictBool | None, Field(description="Whether results have the texts.")] = None
     truncate: Annotated[StrictBool | None, Field(description=_NO_EFFECT)] = None
     truncation_direction: Annotated[str | None, Field(max_length=10, description=_NO_EFFECT)] = None
 
@@ -240,7 +244,7 @@ def rerank_response(request: RerankRequest, ranked: RankResponse, request_id: st
             relevance_score=item.probability,
             document=RerankDocument(text=titles[item.candidate]) if request.return_documents else None,
         )
-        for item in ranked.ranking[: request.top_n]
+        for item in ranked.ranking[: request.top_n or None]
     ]
     usage = RerankUsage(prompt_tokens=ranked.tokens, total_tokens=ranked.tokens)
     return RerankResponse(

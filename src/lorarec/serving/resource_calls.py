@@ -5,6 +5,7 @@ from types import NoneType
 from typing import Any
 from urllib.parse import quote
 
+from lorarec.errors import LorarecError
 from lorarec.serving.answers import (
     AdapterDetails,
     AdapterInfo,
@@ -94,7 +95,7 @@ def set_alias(alias: str, adapter: str) -> Call[Alias]:
 
 def delete_alias(alias: str) -> Call[None]:
     """Return the call of `Client.delete_alias`, which is not found if it is repeated."""
-    return Call("DELETE", f"/v1/aliases/{quote(alias, safe='')}", NoneType, repeatable=False)
+    return Call("DELETE", f"/v1/aliases/{_quoted(alias)}", NoneType, repeatable=False)
 
 
 def rollback_adapter(name: str) -> Call[AdapterInfo]:
@@ -108,12 +109,25 @@ def health() -> Call[Health]:
 
 
 def _item_path(item_id: str) -> str:
-    return f"/v1/items/{quote(item_id, safe='')}"
+    return f"/v1/items/{_quoted(item_id)}"
 
 
 def _user_path(user_id: str) -> str:
-    return f"/v1/users/{quote(user_id, safe='')}"
+    return f"/v1/users/{_quoted(user_id)}"
 
 
 def _adapter_path(name: str) -> str:
-    return f"/v1/adapters/{quote(name, safe='')}"
+    return f"/v1/adapters/{_quoted(name)}"
+
+
+def _quoted(text: str) -> str:
+    """Return an id as the last part of a path; the ids `.` and `..` would be removed from a path as they are.
+
+    Raises:
+        LorarecError: The id is no text that UTF-8 can encode.
+    """
+    try:
+        quoted = quote(text, safe="")
+    except (TypeError, UnicodeEncodeError) as error:
+        raise LorarecError(f"{text!r} cannot be an id: {error}") from error
+    return quoted.replace(".", "%2E") if text in (".", "..") else quoted

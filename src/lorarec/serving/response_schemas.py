@@ -223,7 +223,7 @@ class HealthResponse(BaseModel):
         str,
         Field(
             description="`ok`; `degraded` if the database is not usable or an announced adapter is being loaded; "
-            "`stuck` if a thread hangs and the service must be restarted."
+            "`stuck` if a thread hangs or the model fails, and the service must be restarted."
         ),
     ]
     database: Annotated[

@@ -153,24 +153,30 @@ class Service:
         self.catalogue = Catalogue(dataset, index, engine, self._shared_calls, self.prompts, self._prompt_thread)
         self.catalogue.load()
         remove_unused = partial(asyncio.to_thread, self._prompt_cache.remove_unused)
-        self._refresher = Refresher([self.aliases.refresh, self.catalogue.refresh, remove_unused])
+        self._refresher = Refresher([self.aliases.refresh, self.catalogue.refresh, remove_unused, self.batcher.recheck])
         self.database = DatabaseState(self.histories)
         self.users = StoredUsers(self.histories, self.prompts, config.queue, self.metrics, self._answer_log)
         self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
 
     def _measure_speed(self, dataset: Dataset) -> None:
-        """Let the batcher measure the speed of the model by a request for the first adapter, or for the backbone."""
+        """Let the batcher measure the speed of the model by a request for the first adapter, or for the backbone.
+
+        The same request for the backbone alone, which no change of adapters affects, shows later whether it works.
+        """
         items = dataset.items[ITEM].head(MEASURED_ITEMS).to_list()
         case = RequestCase(None, items, items)
         served = self.fusion.adapters if self.fusion else self.adapters.loaded
         mixture = self.prompts.mixture(case, dict.fromkeys(list(served.values())[:1], 1.0))
         with suppress(LorarecError):  # a prompt that the adapter cannot have
             self.batcher.measure_speed(self.prompts.scoring_request(case, mixture, cached=False))
+            plain = self.prompts.mixture(case, {})
+            self.batcher.check_with(self.prompts.scoring_request(case, plain, cached=False))
 
     @property
     def alive(self) -> bool:
-        """Whether the threads of prompts, of the model and of the fusion work or are idle."""
-        return self.batcher.alive and not self._prompt_thread.stuck and not self._fusion_thread.stuck
+        """Whether the model works, and the threads of prompts, of the model and of the fusion work or are idle."""
+        is_working = self.batcher.alive and self.batcher.works
+        return is_working and not self._prompt_thread.stuck and not self._fusion_thread.stuck
 
     def start(self) -> None:
         """Start to answer requests and to apply announcements; an event loop must be running."""

@@ -71,11 +71,19 @@ class LoggedAnswer(BaseModel):
 
     request_id: Annotated[str | None, Field(description="Id of the request.")]
     time: Annotated[datetime, Field(description="Time at which the request arrived.")]
+    experiment: Annotated[str | None, Field(description="Name of the experiment, or null.")]
     variant: Annotated[str | None, Field(description="Name of the variant of the experiment, or null.")]
+    propensity: Annotated[float | None, Field(description="Probability of the variant, or null.")]
+    shadow: Annotated[bool, Field(description="Whether the answer was computed for comparison only.")]
+    versions: Annotated[
+        list[dict[str, str]], Field(description="`name` and `version` of each adapter that answered, or of the fusion.")
+    ]
     item_ids: Annotated[
         list[str | None], Field(description="Ids of the ranked items, best first; null for titles that have no id.")
     ]
     scores: Annotated[list[float], Field(description="Score of each item.")]
+    probabilities: Annotated[list[float], Field(description="Posterior probability of each item.")]
+    candidates: Annotated[int, Field(description="Number of candidates.")]
 
 
 class StoredInteraction(BaseModel):

@@ -34,15 +34,18 @@ export async function readLink(fragment) {
   const state = {user: query.get("user") ?? undefined, top: query.get("top") ?? undefined};
   for (const name of LISTS) {
     const titles = query.getAll(name), ids = query.getAll(`${name}-id`);
-    if (titles.length) state[name] = await Promise.all(titles.map((title, place) => findTitle(title, ids[place])));
+    // One after the other, and each title once: a long link must not flood the service.
+    const found = new Map();
+    for (const title of ids.flatMap((id, place) => (id && titles[place] ? [titles[place]] : []))) {
+      if (!found.has(title)) found.set(title, await searchTitles(title));
+    }
+    if (titles.length) state[name] = titles.map((value, place) => listedItem(value, ids[place], found.get(value) ?? []));
   }
   state.mixtures = PREFIXES.filter((prefix) => query.has(`${prefix}first`)).map((prefix) =>
     Object.fromEntries(MIXTURE_FIELDS.map((field) => [field, query.get(`${prefix}${field}`)])));
   return state;
 }
 
-async function findTitle(title, id) {
-  if (!id) return {value: title};
-  const options = await searchTitles(title);
-  return options.find(({item, value}) => item === id && value === title) ?? {value: title};
+function listedItem(title, id, options) {
+  return options.find(({item, value}) => id && item === id && value === title) ?? {value: title};
 }

@@ -37,13 +37,16 @@ export function mixtureControls(suffix = "") {
     return {system, first: node("first").value, second: node("second").value, weight: node("slider").value};
   }
 
-  /** Set the values of the controls; adapters that are not loaded are left out. */
+  /** Set the values of the controls, and return the names of what the service does not have, which is left out. */
   function write({system, first, second, weight}) {
+    const missing = system === "fusion" && !hasFusion ? ["the fusion"] : [];
     node(system === "adapters" ? "system-adapters" : "system-fusion").checked = true;
     for (const [id, name] of [["first", first], ["second", second]]) {
       if ([...node(id).options].some(({value}) => value === name)) node(id).value = name;
+      else if (name && system !== "fusion") missing.push(name);
     }
     node("slider").value = weight;
+    return missing;
   }
 
   /** Return the weight of each selected adapter, or undefined if the fusion ranks. */

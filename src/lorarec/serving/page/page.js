@@ -14,7 +14,7 @@ import {showWeights} from "./weights.js";
 
 const DEBOUNCE_MS = 120, EXAMPLES = 3, WIDE = matchMedia("(min-width: 56rem)");
 const details = new Map(), mixtures = [mixtureControls()];
-let service = {loaded: [], fusion: null}, shownQuestion = "", requestId = 0, timer, controller;
+let service = {loaded: [], fusion: null}, shownQuestion = "", requestId = 0, notice = "", timer, controller;
 
 const announce = (text) => (byId("status").textContent = text);
 const showError = (text) => (byId("error").textContent = text);
@@ -44,7 +44,8 @@ async function requestRanking() {
   controller?.abort();
   controller = new AbortController();
   const {signal} = controller, finish = trackProgress(question !== null);
-  showError("");
+  showError(notice);
+  notice = "";
   updateLink(question !== null);
   try {
     const ask = (adapter) => call(question.path, {...question.body, adapter}, signal);
@@ -140,7 +141,8 @@ async function followLink({fragment, before}) {
   openedLink = null;
   inputs.write(state, before);
   setComparison(values.length > 1);
-  values.forEach((value, place) => mixtures[place].write(value));
+  const missing = values.flatMap((value, place) => mixtures[place].write(value));
+  if (missing.length) notice = `The link names what is not loaded here: ${missing.join(", ")}. Others rank instead.`;
   refresh();
 }
 
