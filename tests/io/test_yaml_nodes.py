@@ -1,7 +1,6 @@
 """YAML as text with lines, and files that cannot be used."""
 
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,5 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    began = time.monotonic()
-    with pytest.raises(LorarecError, match="not a regular file"):
+    with pytest.raises(LorarecError, match="not a regular file"):  # it would wait for ever for a writer
         read_yaml_nodes(tmp_path / "pipe", "keys file")
-    assert time.monotonic() - began < 1
