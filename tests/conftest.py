@@ -115,6 +115,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         for name, value in constants.items():
             monkeypatch.setattr(huggingface_hub.constants, name, value)
         monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
+        # Transformers keeps an object of its own, which would ask the stand-in of an earlier test and retry.
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)
         for variable, text in {
             "HF_ENDPOINT": hub.url,
             "HF_HUB_CACHE": cache,

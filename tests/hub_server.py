@@ -213,15 +213,22 @@ class _Handler(BaseHTTPRequestHandler):
         files = [{"rfilename": name} for name in sorted(repository.commits[commit])]
         self._answer(200, {"id": repo_id, "sha": commit, "private": repository.private, "siblings": files, "tags": []})
 
-    def tree(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
-        """List all files of a revision."""
+    def tree(self, body: bytes, kind: str, repo_id: str, revision: str, path: str) -> None:
+        """List all files of a revision, or those of a folder."""
         repository = self._readable(kind, repo_id)
         if repository is None:
             return
         commit = repository.find(revision)
         if commit is None:
             return self._refuse(404, "RevisionNotFound")
-        entries = [_entry(name, content) for name, content in sorted(repository.commits[commit].items())]
+        folder = f"{path}/" if path else ""
+        entries = [
+            _entry(name, content)
+            for name, content in sorted(repository.commits[commit].items())
+            if name.startswith(folder)
+        ]
+        if path and not entries:
+            return self._refuse(404, "EntryNotFound")
         self._answer(200, entries)
 
     def branch(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
@@ -326,7 +333,7 @@ _ROUTES = [
     ("POST", _API + "/branch/(?P<revision>[^/]+)", _Handler.branch),
     ("POST", _API + "/preupload/(?P<revision>[^/]+)", _Handler.preupload),
     ("POST", _API + "/commit/(?P<revision>[^/]+)", _Handler.commit),
-    ("GET", _API + "/tree/(?P<revision>[^/]+)", _Handler.tree),
+    ("GET", _API + "/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?", _Handler.tree),
     ("GET", _API + "(?:/revision/(?P<revision>[^/]+))?", _Handler.info),
     ("POST", _FILES + r"\.git/info/lfs/objects/batch", _Handler.batch),
     ("PUT", "/upload/(?P<oid>[0-9a-f]+)", _Handler.upload),

@@ -168,6 +168,9 @@ def pool_scorers(index: Index, scorers: Mapping[str, Scorer], pool: int = 100) -
     Returns:
         `index`, the index's own order of the pool, and for each scorer `index+NAME`, its order of the same pool.
 
+    Raises:
+        LorarecError: The pool is empty, or a scorer is a fusion that was not fitted to candidates of an index.
+
     Examples:
         >>> from lorarec import Backbone, Dataset, Index, adapter_scorers, evaluate, load_split, pool_scorers
         >>> shop = Dataset.load("data/shop")

@@ -16,6 +16,9 @@ FIT = "Fit"
 class FusionConfig(RecommenderConfig):
     """Options of the learned last stage.
 
+    Raises:
+        LorarecError: If a value is of the wrong type or out of range.
+
     Examples:
         >>> from lorarec import FusionConfig
         >>> FusionConfig(new_item_prior=0.05).new_item_prior
