@@ -67,7 +67,7 @@ def wait_until_closed(*connections: socket.socket) -> None:
 
 @contextmanager
 def measured(url: str) -> Iterator[list[float]]:
-    """Measure the response times of /healthz in seconds meanwhile; the first request is answered before what is tested."""
+    """Measure the response times of /healthz in seconds from before what is tested to its end."""
     found: list[float] = []
     first, end = threading.Event(), threading.Event()
 
