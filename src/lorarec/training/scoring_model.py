@@ -89,7 +89,8 @@ def adapted(
         LorarecError: If `config.target_modules` names modules that are not linear layers.
     """
     base = backbone.model
-    use_cache, training = base.config.use_cache, base.training
+    # The Trainer switches the cache off, also for configurations that do not have the setting.
+    use_cache, training = getattr(base.config, "use_cache", None), base.training
     layers = target_layers(base, config.target_modules) if start is None else list(start.tensors)
     lora = _fresh_lora(base, config, layers) if start is None else _continued_lora(start, config)
     lora.base_model_name_or_path = backbone.base_model
@@ -117,7 +118,10 @@ def adapted(
         model.unload()
         if config.gradient_checkpointing:
             _checkpointing(base, "disable")
-        base.config.use_cache = use_cache
+        if use_cache is not None:
+            base.config.use_cache = use_cache
+        elif hasattr(base.config, "use_cache"):
+            del base.config.use_cache
         base.train(training)
 
 
