@@ -36,7 +36,6 @@ from .peft_folder import same_tensors as same_tensors
 from .peft_folder import save_adapter as save_adapter
 from .peft_folder import save_config as save_config
 from .peft_folder import write_description as write_description
-from .prompt_record import agreed_prompt_config as agreed_prompt_config
 from .prompt_record import prompt_config as prompt_config
 from .prompt_record import read_prompt as read_prompt
 from .prompt_record import shared_prompt_config as shared_prompt_config
