@@ -10,10 +10,11 @@ from transformers import PreTrainedTokenizerFast
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
+from lorarec.personal import meta_loras
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.training import TrainingConfig, train
 from lorarec.training.losses import listwise
-from lorarec.training.scoring_model import ScoringModel, adapted
+from lorarec.training.scoring_model import ScoringModel, adapted, target_layers
 from tests.factories import hot_backbone
 from tests.scoring.architectures import ARCHITECTURES, REFUSED, build, one_by_one_verdict
 
@@ -59,6 +60,15 @@ def test_gradients_are_those_of_one_candidate_at_a_time(name: str, tokenizer: Pr
     for weight_name, each in expected.items():
         torch.testing.assert_close(found[weight_name], each, atol=1e-3 * largest, rtol=1e-3)
     assert base.config.to_dict() == settings
+
+
+@pytest.mark.parametrize("name", ["gemma3", "gemma4", "got_ocr2"])
+def test_only_layers_of_text_are_adapted(name: str) -> None:
+    model = build(name, 96)
+    trained, meta = target_layers(model, "all-linear"), list(meta_loras(model).layers)
+    assert {each.rpartition(".")[2] for each in trained} >= {"q_proj", "down_proj"}
+    assert all("language_model" in each.split(".") for each in trained + meta)
+    assert set(meta) == set(target_layers(model, "q_proj, v_proj"))
 
 
 def test_a_run_leaves_a_configuration_of_several_modalities_as_it_was(

@@ -57,6 +57,7 @@ from .simplex import check_weights as check_weights
 from .simplex import simplex_grid as simplex_grid
 from .target_layers import dimensions as dimensions
 from .target_layers import linear_layers as linear_layers
+from .target_layers import text_layers as text_layers
 from .unlabelled_search import frozen as frozen
 from .weight_analysis import PROMPT_COUNTS as PROMPT_COUNTS
 from .weight_analysis import effect_of_prompts as effect_of_prompts

@@ -43,6 +43,16 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def text_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear layers that text passes through by module name, to which new adapters are added.
+
+    In a model of several modalities these are the layers of its module `language_model`; an adapter on its encoders of
+    images or sound would have no effect.
+    """
+    layers = linear_layers(model)
+    return {name: layer for name, layer in layers.items() if "language_model" in name.split(".")} or layers
+
+
 def is_mergeable(layer: nn.Module) -> bool:
     """Return whether a layer computes x W^T + b with the stored W, so that an update can be added to W.
 

@@ -18,10 +18,10 @@ from lorarec.lora import (
     DEFAULT_R,
     Adapter,
     AdapterRecord,
-    linear_layers,
     read_adapter,
     same_tensors,
     source_record,
+    text_layers,
     write_description,
 )
 from lorarec.prompts import TemplateText
@@ -83,7 +83,7 @@ def _target_modules(layers: set[str], model: Any) -> str:
     if layers == set(target_layers(model, "all-linear")):
         return "all-linear"
     modules = {name.rpartition(".")[2] for name in layers}
-    chosen = {name for name in linear_layers(model) if name.rpartition(".")[2] in modules}
+    chosen = {name for name in text_layers(model) if name.rpartition(".")[2] in modules}
     return ",".join(sorted(modules if chosen == layers else layers))
 
 

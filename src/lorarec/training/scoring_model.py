@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.lora import DEFAULT_LORA_ALPHA, DEFAULT_R, Adapter, linear_layers, save_config
+from lorarec.lora import DEFAULT_LORA_ALPHA, DEFAULT_R, Adapter, save_config, text_layers
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import TOKEN_BUDGET, score_batch, tokens_per_pass
 from lorarec.training.config import TrainingConfig
@@ -138,7 +138,7 @@ def target_layers(model: Any, target_modules: str) -> list[str]:
     Raises:
         LorarecError: If no linear layer has one of the names, or PEFT applies it to fused parameters.
     """
-    linear = linear_layers(model)
+    linear = text_layers(model)
     last = {name.rpartition(".")[2] for name in linear}
     fused = {name for name in last if _is_fused(model, name)}
     if target_modules.strip() == "all-linear":
