@@ -23,10 +23,14 @@ def dimensions(layer: nn.Module) -> tuple[int, int] | None:
         return layer.nx, layer.nf
     if not isinstance(layer, nn.Linear):
         return None
-    kind = type(layer)
-    if kind.__module__.startswith("transformers.models.") and kind.__name__ != "FalconLinear":
+    if type(layer).__module__.startswith("transformers.models.") and not _is_falcon(layer):
         return None
     return layer.in_features, layer.out_features
+
+
+def _is_falcon(layer: nn.Module) -> bool:
+    """Return whether a layer is Falcon's, which computes x W^T + b in two roundings."""
+    return type(layer).__name__ == "FalconLinear"
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -60,7 +64,8 @@ def is_mergeable(layer: nn.Module) -> bool:
     weights only look like floats (torchao's).
     """
     weight: Any = layer.weight
-    return type(layer) in (nn.Linear, Conv1D) and type(weight.data) is torch.Tensor and weight.dtype in DTYPES
+    plain = type(layer) in (nn.Linear, Conv1D) or _is_falcon(layer)
+    return plain and type(weight.data) is torch.Tensor and weight.dtype in DTYPES
 
 
 def has_8_bit_floats(layer: nn.Module) -> bool:
