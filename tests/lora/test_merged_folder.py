@@ -29,7 +29,7 @@ def check(source: Path | str, adapter: Path, merged: Path) -> None:
     assert (found - before).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("architecture", ["qwen2", "gpt2"])
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt2", "falcon"])
 def test_logits_are_those_of_the_adapter(architecture: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     talking = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, chat_template="{{ messages }}")
     source = save_backbone(make_backbone(architecture, talking, tie_word_embeddings=True), tmp_path / "source")

@@ -125,3 +125,13 @@ def test_versions_of_a_template_share_prompts_only_without_evidence() -> None:
     assert shared_prompt_config({"old": former, "new": latest}) == former
     with pytest.raises(LorarecError, match=r"adapters old and new .* template \(verdict-v1, verdict-v2\)"):
         shared_prompt_config({"old": replace(former, evidence=True), "new": replace(latest, evidence=True)})
+
+
+def test_lengths_in_which_adapters_differ_have_their_defaults() -> None:
+    """Prompts of a mixture do not depend on the order of its adapters."""
+    one = PromptConfig(max_history=3, max_tokens=512, max_title_tokens=8)
+    other = PromptConfig(max_history=20, max_tokens=512, max_title_tokens=16)
+    shared = PromptConfig(max_tokens=512)
+    assert shared_prompt_config({"one": one, "other": other}) == shared
+    assert shared_prompt_config({"other": other, "one": one}) == shared
+    assert shared_prompt_config({"one": one}) == one

@@ -101,6 +101,14 @@ def test_second_round_starts_from_the_first(shared, shop, first, tmp_path, large
     assert record["start_from"]["path"] == str(first)
     assert record["start_from"]["datasets"] == json.loads((first / "lorarec.json").read_text())["datasets"]
     assert json.loads((second / "adapter_config.json").read_text())["r"] == 4
+    assert [record["options"][name] for name in ("r", "lora_alpha", "target_modules")] == [4, 32.0, "all-linear"]
+
+
+@pytest.mark.parametrize("layers", ["q_proj,v_proj", "model.layers.0.self_attn.q_proj,model.layers.1.mlp.up_proj"])
+def test_second_round_records_the_layers_of_the_first(layers, shared, shop, tmp_path) -> None:
+    first = quick_train(shared, [shop], tmp_path / "first", target_modules=layers)
+    second = quick_train(shared, [shop], tmp_path / "second", start_from=first)
+    assert read_adapter(second).record.options["target_modules"] == layers
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,6 @@ from .peft_folder import same_tensors as same_tensors
 from .peft_folder import save_adapter as save_adapter
 from .peft_folder import save_config as save_config
 from .peft_folder import write_description as write_description
-from .prompt_record import agreed_prompt_config as agreed_prompt_config
 from .prompt_record import prompt_config as prompt_config
 from .prompt_record import read_prompt as read_prompt
 from .prompt_record import shared_prompt_config as shared_prompt_config
@@ -58,6 +57,7 @@ from .simplex import check_weights as check_weights
 from .simplex import simplex_grid as simplex_grid
 from .target_layers import dimensions as dimensions
 from .target_layers import linear_layers as linear_layers
+from .target_layers import text_layers as text_layers
 from .unlabelled_search import frozen as frozen
 from .weight_analysis import PROMPT_COUNTS as PROMPT_COUNTS
 from .weight_analysis import effect_of_prompts as effect_of_prompts

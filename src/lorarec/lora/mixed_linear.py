@@ -51,6 +51,12 @@ class MixedLinear(RowModule):
         self.weights: torch.Tensor | None = None
         self.strategy = "auto"
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight of the base layer, whose data type some models read."""
+        weight: Any = self.base_layer.weight
+        return weight
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map x of shape (..., in) to (..., out).
 

@@ -77,7 +77,7 @@ class Entropy:
         if self.objective == CANDIDATES:
             scores = candidate_scores(model, examples, self.builder, self.calibration)
             return torch.stack([entropy(each) for each in scores])
-        return token_entropy(model, [example.prompt for example in examples], self.tokens)
+        return token_entropy(model, examples, self.tokens)
 
 
 @dataclass(frozen=True)
@@ -147,27 +147,31 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
     return -(log_p.exp() * log_p).sum(-1)
 
 
-def token_entropy(model: Any, prompts: Sequence[list[int]], tokens: int) -> torch.Tensor:
-    """Return the mean entropy (prompts,) of the next-token distribution over the first `tokens` greedy tokens.
+def token_entropy(model: Any, examples: Sequence[Example], tokens: int) -> torch.Tensor:
+    """Return the mean entropy (examples,) of the next-token distribution over the first `tokens` greedy tokens.
 
-    Tokens after an end of sequence do not count.
+    An answer ends with an end of sequence, or with a token that ends a branch, such as the end of a title's line. The
+    tokens after its end do not count.
     """
-    reader = PromptReader(model, prompts)
-    unfinished = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
+    reader = PromptReader(model, [example.prompt for example in examples])
+    ends = [_end_tokens(model) | {branch[-1] for branch in example.branches} for example in examples]
+    unfinished = torch.ones(len(examples), dtype=torch.bool, device=model.device)
     entropies, counted = [], []
     for step in range(tokens):
         logits = reader.logits
         entropies.append(entropy(logits.to(torch.promote_types(logits.dtype, torch.float32))))
         counted.append(unfinished)
         ids = logits.detach().argmax(-1, keepdim=True)
-        unfinished = unfinished & ~torch.isin(ids[:, 0], _end_tokens(model))
+        ended = [token in end for token, end in zip(ids[:, 0].tolist(), ends, strict=True)]
+        unfinished = unfinished & ~torch.tensor(ended, device=model.device)
         if step < tokens - 1:
             reader.extend(ids)
     weights = torch.stack(counted).to(entropies[0].dtype)
     return (torch.stack(entropies) * weights).sum(0) / weights.sum(0)
 
 
-def _end_tokens(model: Any) -> torch.Tensor:
+def _end_tokens(model: Any) -> set[int]:
+    """Return the ids of the tokens that end a sequence."""
     config = getattr(model, "generation_config", None) or model.config
     ends = config.eos_token_id
-    return torch.tensor([] if ends is None else ends, device=model.device, dtype=torch.long).reshape(-1)
+    return set() if ends is None else set(ends) if isinstance(ends, list) else {ends}

@@ -256,7 +256,8 @@ def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
     for name, (a, b) in adapter.tensors.items():
         if name not in layers:
             raise LorarecError(
-                f"adapter {adapter.folder} adapts {name:.200}, which backbone {backbone.id} does not have"
+                f"adapter {adapter.folder} adapts {name:.200}, which backbone {backbone.id} does not have as a layer "
+                "that can be adapted"
             )
         if has_8_bit_floats(layers[name]):
             raise LorarecError(

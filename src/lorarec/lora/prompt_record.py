@@ -70,7 +70,9 @@ def _is_in_folder(file: Path, folder: Path) -> bool:
 
 
 def shared_prompt_config(configs: Mapping[str, PromptConfig]) -> PromptConfig:
-    """Return the options of prompts that several adapters are scored with: those of the first adapter.
+    """Return the options of prompts that several adapters are scored with together, and that a mixture of them records.
+
+    Lengths in which the adapters differ have their defaults, whatever the order of the adapters.
 
     Args:
         configs: Name or path of each adapter -> its `prompt_config`; one or more.
@@ -88,7 +90,12 @@ def shared_prompt_config(configs: Mapping[str, PromptConfig]) -> PromptConfig:
                     f"adapters {first_name} and {name} were trained with different values of {option} ({trained}) and "
                     "cannot share prompts"
                 )
-    return first
+    agreed = {
+        each.name: getattr(first, each.name)
+        for each in fields(PromptConfig)
+        if each.name in SHARED or all(getattr(other, each.name) == getattr(first, each.name) for _, other in others)
+    }
+    return PromptConfig(**agreed)
 
 
 def _same(one: PromptConfig, other: PromptConfig, option: str) -> bool:
@@ -108,19 +115,3 @@ def require_shared_prompt(adapters: Sequence[Adapter]) -> PromptConfig:
     return shared_prompt_config(
         {str(adapter.folder or number): prompt_config(adapter) for number, adapter in enumerate(adapters, start=1)}
     )
-
-
-def agreed_prompt_config(adapters: Sequence[Adapter]) -> PromptConfig:
-    """Return the options of prompts that a mixture of adapters records; defaults for lengths in which they differ.
-
-    Raises:
-        LorarecError: If the adapters were trained on different prompts.
-    """
-    first = require_shared_prompt(adapters)
-    others = [prompt_config(adapter) for adapter in adapters[1:]]
-    agreed = {
-        each.name: getattr(first, each.name)
-        for each in fields(PromptConfig)
-        if each.name in SHARED or all(getattr(other, each.name) == getattr(first, each.name) for other in others)
-    }
-    return PromptConfig(**agreed)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lorarec.io import JsonObject, source_name
 from lorarec.lora.peft_folder import Adapter
-from lorarec.lora.prompt_record import agreed_prompt_config
+from lorarec.lora.prompt_record import require_shared_prompt
 from lorarec.lora.record import AdapterRecord, SourceRecord
 
 
@@ -24,7 +24,7 @@ def source_record(adapter: Adapter) -> SourceRecord:
 
 def mixture_record(adapters: Sequence[Adapter]) -> AdapterRecord:
     """Return a record of a mixture: its parts, and the options of prompts that all parts have in common."""
-    return AdapterRecord(prompt=agreed_prompt_config(adapters), adapters=tuple(map(source_record, adapters)))
+    return AdapterRecord(prompt=require_shared_prompt(adapters), adapters=tuple(map(source_record, adapters)))
 
 
 def part_weights(adapter: Adapter, name: str) -> dict[str, dict[str, float]]:

@@ -6,6 +6,9 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+#: Names of layers whose weights a model reads without calling the layer, by model type: an adapter has no effect there.
+NOT_CALLED = {"falcon_mamba": "dt_proj", "jamba": "dt_proj", "longcat_flash": "classifier", "mamba": "dt_proj"}
+
 #: Data types in which a layer can store and compute an adapter's update.
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -13,21 +16,45 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 def dimensions(layer: nn.Module) -> tuple[int, int] | None:
     """Return (input size, output size) of a linear layer, None for any other layer.
 
-    Quantised linear layers and GPT-2's transposed `Conv1D` count as linear layers.
+    Quantised linear layers and GPT-2's transposed `Conv1D` count as linear layers. Subclasses of `nn.Linear` that
+    belong to one model do not, since they compute something else, such as the choice of experts; Falcon's does.
     """
     if isinstance(layer, Conv1D):
         return layer.nx, layer.nf
-    return (layer.in_features, layer.out_features) if isinstance(layer, nn.Linear) else None
+    if not isinstance(layer, nn.Linear):
+        return None
+    if type(layer).__module__.startswith("transformers.models.") and not _is_falcon(layer):
+        return None
+    return layer.in_features, layer.out_features
+
+
+def _is_falcon(layer: nn.Module) -> bool:
+    """Return whether a layer is Falcon's, which computes x W^T + b in two roundings."""
+    return type(layer).__name__ == "FalconLinear"
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear layers of a model by module name, without the vocabulary projection.
+    """Return the linear layers of a model by module name, without those whose forward method is not called.
 
-    The projection is excluded because scores read single columns of it and do not call its forward method.
+    These are the vocabulary projection, of which scores read single columns, and the layers in `NOT_CALLED`.
     """
     output: Any = getattr(model, "get_output_embeddings", lambda: None)
-    head = output()
-    return {name: layer for name, layer in model.named_modules() if layer is not head and dimensions(layer) is not None}
+    head, not_called = output(), NOT_CALLED.get(getattr(getattr(model, "config", None), "model_type", ""))
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if layer is not head and name.rpartition(".")[2] != not_called and dimensions(layer) is not None
+    }
+
+
+def text_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear layers that text passes through by module name, to which new adapters are added.
+
+    In a model of several modalities these are the layers of its module `language_model`; an adapter on its encoders of
+    images or sound would have no effect.
+    """
+    layers = linear_layers(model)
+    return {name: layer for name, layer in layers.items() if "language_model" in name.split(".")} or layers
 
 
 def is_mergeable(layer: nn.Module) -> bool:
@@ -37,7 +64,8 @@ def is_mergeable(layer: nn.Module) -> bool:
     weights only look like floats (torchao's).
     """
     weight: Any = layer.weight
-    return type(layer) in (nn.Linear, Conv1D) and type(weight.data) is torch.Tensor and weight.dtype in DTYPES
+    plain = type(layer) in (nn.Linear, Conv1D) or _is_falcon(layer)
+    return plain and type(weight.data) is torch.Tensor and weight.dtype in DTYPES
 
 
 def has_8_bit_floats(layer: nn.Module) -> bool:

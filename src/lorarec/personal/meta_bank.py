@@ -9,7 +9,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lorarec.errors import LorarecError
-from lorarec.lora import AdapterBank, StackedLayer, dimensions, linear_layers
+from lorarec.lora import AdapterBank, StackedLayer, dimensions, text_layers
 
 
 def meta_loras(
@@ -40,7 +40,7 @@ def meta_loras(
         )
     if not target_modules:
         raise LorarecError("meta-LoRAs need at least one layer to adapt")
-    linear = linear_layers(model)
+    linear = text_layers(model)
     adapted = {name: layer for name, layer in linear.items() if name.rpartition(".")[2] in target_modules}
     for target in target_modules:
         if not any(name.rpartition(".")[2] == target for name in adapted):

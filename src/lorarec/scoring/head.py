@@ -50,7 +50,8 @@ def logits(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...] | None = No
     Args:
         model: A Hugging Face causal LM.
         hidden: Hidden states of the trunk.
-        tokens: Ids of the tokens whose logits are needed; if the head allows it, no others are computed.
+        tokens: Ids of the tokens whose logits are needed; if the head allows it, no others are computed, and these in
+            float32 or better, as a model in half precision rounds logits more coarsely than candidates differ.
     """
     with plan_for(model).lock:
         if tokens is None:
@@ -65,11 +66,18 @@ def _run_head(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...] | None =
     with ExitStack() as stack:
         stack.enter_context(_calling(plan_for(model).trunk, lambda *_, **__: _TrunkOutput(hidden[None])))
         if tokens is not None:
-            head, rows = model.get_output_embeddings(), list(tokens)
-            weight, bias = head.weight[rows], None if head.bias is None else head.bias[rows]
-            stack.enter_context(_calling(head, lambda states: nn.functional.linear(states, weight, bias)))
+            head = model.get_output_embeddings()
+            stack.enter_context(_calling(head, lambda states: _project(head, states, list(tokens))))
         output: torch.Tensor = model(input_ids=ids).logits[0]
     return output
+
+
+def _project(head: nn.Linear, states: torch.Tensor, tokens: list[int]) -> torch.Tensor:
+    """Return the output of a vocabulary projection for some tokens, in float32 or better."""
+    precise = torch.promote_types(states.dtype, torch.float32)
+    bias = None if head.bias is None else head.bias[tokens].to(precise)
+    with torch.autocast(states.device.type, enabled=False):
+        return nn.functional.linear(states.to(precise), head.weight[tokens].to(precise), bias)
 
 
 def _takes_tokens(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...]) -> bool:
@@ -81,10 +89,12 @@ def _takes_tokens(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...]) -> 
     known = _narrow.setdefault(model, {})
     if tokens not in known:
         known[tokens] = False
+        head = model.get_output_embeddings()
         # Only this class: quantised or adapted projections do more than multiply.
-        if type(model.get_output_embeddings()) is nn.Linear:
-            close = max(1e-3, 8 * torch.finfo(hidden.dtype).eps)
-            with torch.no_grad(), suppress(RuntimeError, IndexError):
-                whole = _run_head(model, hidden[:4])[:, list(tokens)]
-                known[tokens] = torch.allclose(_run_head(model, hidden[:4], tokens), whole, rtol=close, atol=close)
+        if type(head) is nn.Linear:
+            close = max(1e-3, 8 * torch.finfo(head.weight.dtype).eps)
+            states = hidden[:4].to(head.weight.dtype)
+            with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False), suppress(RuntimeError, IndexError):
+                whole = _run_head(model, states)[:, list(tokens)].float()
+                known[tokens] = torch.allclose(_run_head(model, states, tokens).float(), whole, rtol=close, atol=close)
     return known[tokens]

@@ -58,10 +58,17 @@ class LoraProduct(torch.autograd.Function):
         """Compute the output for x (..., in), weight (out, in), a (r, in), b (out, r); `dropped` indexes flat x."""
         rows = x.reshape(-1, x.shape[-1])
         low = _without(rows, dropped) @ a.T
-        out = torch.nn.functional.linear(rows, weight, bias).addmm_(low, b.T, alpha=scale)
+        # The result is no view: some models change it in place, which autograd refuses for a view that a function made.
+        out = x.new_empty(*x.shape[:-1], len(weight))
+        flat = out.view(-1, len(weight))
+        if bias is None:
+            torch.mm(rows, weight.T, out=flat)
+        else:
+            torch.addmm(bias, rows, weight.T, out=flat)
+        flat.addmm_(low, b.T, alpha=scale)
         ctx.save_for_backward(rows, weight, a, b, low, dropped)
         ctx.scale = scale
-        return out.view(*x.shape[:-1], -1)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
@@ -13,16 +14,20 @@ from lorarec.io import FolderKind, HubId, JsonObject, new_folder
 from lorarec.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
+    DEFAULT_LORA_ALPHA,
+    DEFAULT_R,
     Adapter,
     AdapterRecord,
     read_adapter,
     same_tensors,
     source_record,
+    text_layers,
     write_description,
 )
 from lorarec.prompts import TemplateText
 from lorarec.training.config import TrainingConfig
 from lorarec.training.micro_batches import MicroBatches
+from lorarec.training.scoring_model import target_layers
 from lorarec.training.trackers import LOGS
 from lorarec.training.trainer import AdapterTrainer
 from lorarec.training.validation import Validation
@@ -45,6 +50,8 @@ def run_record(
     text = template.text if isinstance(template, TemplateText) else None
     prompt = config.prompt
     options = {name: value for name, value in vars(config).items() if name not in vars(prompt)}
+    if start is not None:
+        options |= _lora_options(start, backbone)
     if not config.proximal:  # without it, a record is that of versions before the option existed
         del options["proximal"]
     return AdapterRecord(
@@ -60,6 +67,24 @@ def run_record(
             "seed": config.seed,
         },
     )
+
+
+def _lora_options(start: Adapter, backbone: Backbone) -> JsonObject:
+    """Return the options of the adapter that training starts from, which replace those of the configuration."""
+    return {
+        "r": start.config.get("r", DEFAULT_R),
+        "lora_alpha": float(start.config.get("lora_alpha", DEFAULT_LORA_ALPHA)),
+        "target_modules": _target_modules(set(start.tensors), backbone.model),
+    }
+
+
+def _target_modules(layers: set[str], model: Any) -> str:
+    """Return the option that chooses the layers of a model: `all-linear`, the last parts of their names, or names."""
+    if layers == set(target_layers(model, "all-linear")):
+        return "all-linear"
+    modules = {name.rpartition(".")[2] for name in layers}
+    chosen = {name for name in text_layers(model) if name.rpartition(".")[2] in modules}
+    return ",".join(sorted(modules if chosen == layers else layers))
 
 
 def _dataset(dataset: Dataset, split: Split) -> JsonObject:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.lora import DEFAULT_LORA_ALPHA, DEFAULT_R, Adapter, linear_layers, save_config
+from lorarec.lora import DEFAULT_LORA_ALPHA, DEFAULT_R, Adapter, save_config, text_layers
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import TOKEN_BUDGET, score_batch, tokens_per_pass
 from lorarec.training.config import TrainingConfig
@@ -89,7 +89,8 @@ def adapted(
         LorarecError: If `config.target_modules` names modules that are not linear layers.
     """
     base = backbone.model
-    use_cache, training = base.config.use_cache, base.training
+    # The Trainer switches the cache off, also for configurations that do not have the setting.
+    use_cache, training = getattr(base.config, "use_cache", None), base.training
     layers = target_layers(base, config.target_modules) if start is None else list(start.tensors)
     lora = _fresh_lora(base, config, layers) if start is None else _continued_lora(start, config)
     lora.base_model_name_or_path = backbone.base_model
@@ -117,7 +118,10 @@ def adapted(
         model.unload()
         if config.gradient_checkpointing:
             _checkpointing(base, "disable")
-        base.config.use_cache = use_cache
+        if use_cache is not None:
+            base.config.use_cache = use_cache
+        elif hasattr(base.config, "use_cache"):
+            del base.config.use_cache
         base.train(training)
 
 
@@ -134,7 +138,7 @@ def target_layers(model: Any, target_modules: str) -> list[str]:
     Raises:
         LorarecError: If no linear layer has one of the names, or PEFT applies it to fused parameters.
     """
-    linear = linear_layers(model)
+    linear = text_layers(model)
     last = {name.rpartition(".")[2] for name in linear}
     fused = {name for name in last if _is_fused(model, name)}
     if target_modules.strip() == "all-linear":

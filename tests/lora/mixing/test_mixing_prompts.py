@@ -4,7 +4,7 @@ import pytest
 from lorarec.data import Cooccurrence, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import read_json, write_json
-from lorarec.lora import MixingPrompts
+from lorarec.lora import MixingPrompts, mix
 from lorarec.prompts import case_examples
 
 
@@ -43,6 +43,20 @@ def test_adapters_trained_on_other_prompts(tiny_backbone, adapters):
     write_json(path, read_json(path) | {"readout": "likelihood"})
     with pytest.raises(LorarecError, match=r"different values of readout \(verdict, likelihood\)"):
         MixingPrompts(tiny_backbone, adapters)
+
+
+def test_weights_are_chosen_on_the_prompts_that_the_mixture_has(tiny_backbone, adapters, dataset, split, tmp_path):
+    """Of adapters that were trained on histories of other lengths, too."""
+    path = adapters[0] / "lorarec.json"
+    record = read_json(path)
+    write_json(path, record | {"options": record["options"] | {"max_history": 1}})
+    mix(tiny_backbone, adapters, tmp_path / "mixed", method="fixed", weights=[0.5, 0.5])
+    of_mixture = MixingPrompts(tiny_backbone, [tmp_path / "mixed"])
+    for order in (adapters, adapters[::-1]):
+        made = MixingPrompts(tiny_backbone, order)
+        assert made.config == of_mixture.config
+        prompts = [each.unlabelled(dataset, split, "warm", 20, seed=0) for each in (made, of_mixture)]
+        assert prompts[0] == prompts[1]
 
 
 def test_setting_that_is_not_there(tiny_backbone, adapters, dataset):

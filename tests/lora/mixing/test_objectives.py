@@ -10,18 +10,19 @@ from lorarec.lora import AdapterBank, inject
 from lorarec.lora.calibration import Calibration
 from lorarec.lora.objectives import Agreement, Entropy, jensen_shannon, token_entropy
 from lorarec.lora.unlabelled_search import value_and_gradient
-from lorarec.prompts import PromptBuilder
+from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch
 
 
-def released(model, prompt, tokens):
-    """Reference: full passes without a cache, one prompt at a time."""
-    ids, entropies = list(prompt), []
+def released(model, example, tokens):
+    """Reference: full passes without a cache, one prompt at a time, up to the end of the answer."""
+    ids, entropies = list(example.prompt), []
+    ends = {model.config.eos_token_id, *(branch[-1] for branch in example.branches)}
     for _ in range(tokens):
         p = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1].softmax(-1)
         entropies.append(-(p * p.log()).sum())
         ids.append(int(p.argmax()))
-        if ids[-1] == model.config.eos_token_id:
+        if ids[-1] in ends:
             break
     return torch.stack(entropies).mean()
 
@@ -31,21 +32,26 @@ def test_tokens_equals_full_passes(any_backbone, make_prompts):
     prompts = make_prompts(builder)
     with torch.no_grad():
         found = Entropy("tokens", builder)(any_backbone.model, prompts)
-        expected = torch.stack([released(any_backbone.model, prompt.prompt, 3) for prompt in prompts])
+        expected = torch.stack([released(any_backbone.model, prompt, 3) for prompt in prompts])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert expected.std() > 0.01
 
 
-def test_tokens_after_the_end_do_not_count(tiny_backbone):
-    model = tiny_backbone.model
-    prompts = [[5, 6, 7], [9, 8, 7, 6, 5]]
+@pytest.mark.parametrize("end", ["sequence", "sequences", "line"])
+def test_tokens_after_the_end_do_not_count(end, tiny_backbone):
+    """An answer ends with an end of sequence, of which there may be several, or with the last token of a branch."""
+    model, prompts = tiny_backbone.model, [[5, 6, 7], [9, 8, 7, 6, 5]]
     first = int(model(input_ids=torch.tensor([prompts[0]], device=model.device)).logits[0, -1].argmax())
-    model.generation_config.eos_token_id = model.config.eos_token_id = first
+    if end != "line":
+        model.config.eos_token_id = first
+        model.generation_config.eos_token_id = first if end == "sequence" else [0, first]
+    branches = [[3, first], [4, first]] if end == "line" else [[3, 4], [3, 2]]
+    examples = [Example(prompt, branches) for prompt in prompts]
     with torch.no_grad():
-        found = token_entropy(model, prompts, 4)
-        separate = torch.stack([released(model, prompt, 4) for prompt in prompts])
+        found = token_entropy(model, examples, 4)
+        separate = torch.stack([released(model, example, 4) for example in examples])
         torch.testing.assert_close(found, separate, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(found[0], token_entropy(model, prompts[:1], 1)[0])
+        torch.testing.assert_close(found[0], token_entropy(model, examples[:1], 1)[0])
 
 
 @pytest.mark.parametrize("readout", ["verdict", "likelihood"])
