@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import LoraModel
 from transformers import PreTrainedTokenizerFast
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
+from lorarec.lora import Adapter, dimensions, linear_layers
 from lorarec.personal import meta_loras
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.training import TrainingConfig, train
@@ -18,8 +20,6 @@ from lorarec.training.scoring_model import ScoringModel, adapted, target_layers
 from tests.factories import hot_backbone
 from tests.scoring.architectures import ARCHITECTURES, REFUSED, build, one_by_one_verdict
 
-#: Model types that PEFT cannot adapt by default, since their kernels read the weights of a layer without calling it.
-REFUSED_BY_PEFT = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
 TARGETS = [1, 0]
 
 
@@ -38,12 +38,7 @@ def test_gradients_are_those_of_one_candidate_at_a_time(name: str, tokenizer: Pr
     settings = base.config.to_dict()
     # Short enough for the few positions of some models.
     examples = [Example([5, 6, 7, 8], [[9, 10], [11]]), Example([12, 13, 14], [[15], [16, 17, 18]])]
-    context = adapted(backbone, builder, TrainingConfig(r=2, lora_dropout=0.0))
-    if name.split(" ")[0] in REFUSED_BY_PEFT:
-        with pytest.raises(LorarecError, match="cannot put an adapter on all-linear"), context:
-            pass
-        return
-    with context as model:
+    with adapted(backbone, builder, TrainingConfig(r=2, lora_dropout=0.0)) as model:
         generator = torch.Generator().manual_seed(3)
         for weight_name, weight in model.named_parameters():
             if "lora_B" in weight_name:
@@ -60,6 +55,45 @@ def test_gradients_are_those_of_one_candidate_at_a_time(name: str, tokenizer: Pr
     for weight_name, each in expected.items():
         torch.testing.assert_close(found[weight_name], each, atol=1e-3 * largest, rtol=1e-3)
     assert base.config.to_dict() == settings
+
+
+@pytest.mark.parametrize(
+    "name", ["bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "mamba", "mamba2", "nemotron_h", "zamba2"]
+)
+def test_layers_whose_weights_kernels_read_are_not_adapted(name: str) -> None:
+    """On a GPU with the kernels of these models, training would not call the layer."""
+    model = build(name, 96)
+    assert not {each.rpartition(".")[2] for each in target_layers(model, "all-linear")} & {"out_proj", "dt_proj"}
+    with pytest.raises(LorarecError, match="cannot put an adapter on out_proj: it is no linear layer"):
+        target_layers(model, "out_proj")
+
+
+def test_an_adapter_on_such_layers_is_not_trained_further(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = build("bamba", len(tokenizer)).eval()
+    name = next(name for name in linear_layers(model) if name.endswith("mamba.out_proj"))
+    width, height = dimensions(model.get_submodule(name)) or (0, 0)
+    start = Adapter({name: (torch.ones(2, width), torch.ones(height, 2))}, {name: 1.0})
+    context = adapted(Backbone(model, tokenizer, "me", "me"), PromptBuilder(tokenizer), TrainingConfig(), start)
+    with pytest.raises(LorarecError, match=r"cannot be trained further: it is on .*mamba.out_proj"), context:
+        pass
+
+
+def test_a_model_is_as_before_where_peft_fails_on_a_layer(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("llama", len(tokenizer)).eval()
+    layers, make = dict(model.named_modules()), LoraModel._create_new_module
+
+    def fail(config: Any, adapter: str, layer: torch.nn.Module, **options: Any) -> torch.nn.Module:
+        if layer is layers["model.layers.1.mlp.up_proj"]:
+            raise ValueError("this layer is not supported")
+        return make(config, adapter, layer, **options)
+
+    monkeypatch.setattr(LoraModel, "_create_new_module", staticmethod(fail))
+    context = adapted(Backbone(model, tokenizer, "me", "me"), PromptBuilder(tokenizer), TrainingConfig())
+    with pytest.raises(LorarecError, match="cannot put an adapter on all-linear: this layer is not supported"), context:
+        pass
+    assert dict(model.named_modules()) == layers
 
 
 @pytest.mark.parametrize("name", ["gemma3", "gemma4", "got_ocr2"])

@@ -56,6 +56,7 @@ from .safe_files import require_regular as require_regular
 from .simplex import check_weights as check_weights
 from .simplex import simplex_grid as simplex_grid
 from .target_layers import dimensions as dimensions
+from .target_layers import is_read_by_kernels as is_read_by_kernels
 from .target_layers import linear_layers as linear_layers
 from .target_layers import text_layers as text_layers
 from .unlabelled_search import frozen as frozen

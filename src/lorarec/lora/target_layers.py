@@ -9,6 +9,12 @@ from transformers.pytorch_utils import Conv1D
 #: Names of layers whose weights a model reads without calling the layer, by model type: an adapter has no effect there.
 NOT_CALLED = {"falcon_mamba": "dt_proj", "jamba": "dt_proj", "longcat_flash": "classifier", "mamba": "dt_proj"}
 
+#: Names of layers whose weights kernels read in training without calling the layer, by model type: with such kernels an
+#: adapter there would not be trained.
+READ_BY_KERNELS = dict.fromkeys(("falcon_mamba", "mamba"), ("out_proj", "x_proj")) | dict.fromkeys(
+    ("bamba", "falcon_h1", "granitemoehybrid", "mamba2", "nemotron_h", "zamba2"), ("out_proj",)
+)
+
 #: Data types in which a layer can store and compute an adapter's update.
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -39,7 +45,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     These are the vocabulary projection, of which scores read single columns, and the layers in `NOT_CALLED`.
     """
     output: Any = getattr(model, "get_output_embeddings", lambda: None)
-    head, not_called = output(), NOT_CALLED.get(getattr(getattr(model, "config", None), "model_type", ""))
+    head, not_called = output(), NOT_CALLED.get(_model_type(model))
     return {
         name: layer
         for name, layer in model.named_modules()
@@ -51,10 +57,19 @@ def text_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the linear layers that text passes through by module name, to which new adapters are added.
 
     In a model of several modalities these are the layers of its module `language_model`; an adapter on its encoders of
-    images or sound would have no effect.
+    images or sound would have no effect. The layers in `READ_BY_KERNELS` are left out, on every device alike.
     """
-    layers = linear_layers(model)
+    layers = {name: layer for name, layer in linear_layers(model).items() if not is_read_by_kernels(model, name)}
     return {name: layer for name, layer in layers.items() if "language_model" in name.split(".")} or layers
+
+
+def is_read_by_kernels(model: nn.Module, name: str) -> bool:
+    """Return whether a layer of this name is one in `READ_BY_KERNELS`."""
+    return name.rpartition(".")[2] in READ_BY_KERNELS.get(_model_type(model), ())
+
+
+def _model_type(model: nn.Module) -> str:
+    return str(getattr(getattr(model, "config", None), "model_type", ""))
 
 
 def is_mergeable(layer: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.lora import DEFAULT_LORA_ALPHA, DEFAULT_R, Adapter, save_config, text_layers
+from lorarec.lora import DEFAULT_LORA_ALPHA, DEFAULT_R, Adapter, is_read_by_kernels, save_config, text_layers
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import TOKEN_BUDGET, score_batch, tokens_per_pass
 from lorarec.training.config import TrainingConfig
@@ -86,9 +86,16 @@ def adapted(
         start: Adapter of this backbone to train further; its layers, r and lora_alpha replace those of `config`.
 
     Raises:
-        LorarecError: If `config.target_modules` names modules that are not linear layers.
+        LorarecError: If `config.target_modules` names modules that are not linear layers, or the adapter `start` is on
+            layers whose weights kernels read in training.
     """
     base = backbone.model
+    read = [] if start is None else [name for name in start.tensors if is_read_by_kernels(base, name)]
+    if start is not None and read:
+        raise LorarecError(
+            f"adapter {start.source} cannot be trained further: it is on {read[0]}, whose weights {backbone.id} reads "
+            "in training without calling the layer where its kernels are installed"
+        )
     # The Trainer switches the cache off, also for configurations that do not have the setting.
     use_cache, training = getattr(base.config, "use_cache", None), base.training
     layers = target_layers(base, config.target_modules) if start is None else list(start.tensors)
@@ -100,6 +107,7 @@ def adapted(
             warnings.simplefilter("ignore")  # PEFT reads renamed attributes, and sets fan_in_fan_out for GPT-2 itself
             model = ScoringModel(base, lora)
     except (ValueError, TypeError) as error:
+        _restore_layers(base)
         reason = " ".join(str(error).split())
         raise LorarecError(f"cannot put an adapter on {config.target_modules}: {reason}") from error
     try:
@@ -123,6 +131,13 @@ def adapted(
         elif hasattr(base.config, "use_cache"):
             del base.config.use_cache
         base.train(training)
+
+
+def _restore_layers(model: Any) -> None:
+    """Put the layers of a model back that PEFT replaced before it failed on another one."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            model.set_submodule(name, layer.get_base_layer())
 
 
 def target_layers(model: Any, target_modules: str) -> list[str]:
