@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from lorarec.data import Dataset
@@ -34,3 +35,18 @@ def test_picture(dataset: Dataset, tmp_path: Path) -> None:
     assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(LorarecError, match="cannot write"):
         plot_lengths(dataset, tmp_path / "lengths.png" / "below.png")
+
+
+def test_items_that_nobody_interacted_with_count_as_zero() -> None:
+    log = pl.DataFrame({"user_id": [1, 1, 2], "item_id": [7, 8, 7], "timestamp": [1, 2, 3]})
+    items = pl.DataFrame({"item_id": [7, 8, 9, 10], "title": ["a", "b", "c", "d"]})
+    described = describe(Dataset.from_polars(log, items, keep_unseen=True))
+    assert described["interactions_per_item"] == {"mean": 0.75, "median": 0.5, "min": 0, "max": 2}
+
+
+def test_times_after_the_year_9999_are_described_by_their_numbers() -> None:
+    log = pl.DataFrame(
+        {"user_id": [1] * 3, "item_id": [7, 8, 9], "timestamp": [1_700_000_000, 1_700_000_001, 10**12 * 2]}
+    )
+    dataset = Dataset.from_polars(log.with_columns(title=pl.lit("t")), bad_times="keep")
+    assert describe(dataset)["time_span"] == {"first": 1_700_000_000, "last": 2 * 10**12}

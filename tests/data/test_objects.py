@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lorarec.data.column_tables import row_number
 from lorarec.data.objects import refuse_mixed_ids, refuse_mixed_zones, series_of
-from lorarec.data.tables import row_number
 from lorarec.errors import LorarecError
 
 NOON = datetime(2024, 5, 1, 12)

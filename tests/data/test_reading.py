@@ -1,6 +1,7 @@
 """Lines, records and tables from plain and gzipped files; damaged ones are named."""
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,20 @@ def test_progress_bar_does_not_change_what_is_read(tmp_path: Path) -> None:
     path = tmp_path / "lines.gz"
     path.write_bytes(gzip.compress(b"a\nb\n"))
     assert list(line_blocks(path, progress=True)) == list(line_blocks(path))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("latin-1", "is not UTF-8 text: line 3 has the byte 0xe9 after '2,b,2,Caf'"),
+        ("utf-16", "is UTF-16 text: convert it, for example with `iconv -f UTF-16 -t UTF-8`"),
+        ("utf-16-le", "seems to be UTF-16LE text"),
+        ("utf-16-be", "seems to be UTF-16BE text"),
+        ("utf-32", "is UTF-32 text"),
+    ],
+)
+def test_other_encodings_are_named(tmp_path: Path, encoding: str, said: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes("user_id,item_id,timestamp,title\n1,a,1,Tea\n2,b,2,Caf\u00e9\n".encode(encoding))
+    with pytest.raises(LorarecError, match=re.escape(said)):
+        open_table(path).read({"title": "title"})

@@ -241,3 +241,16 @@ def test_unread_and_far_times_are_dropped_alike() -> None:
         None,
         MOMENT + 2,
     ]
+
+
+@pytest.mark.parametrize("form", ["%H:%M", "%m-%d", "%d. %B", "nonsense"])
+def test_formats_without_a_year_are_refused(form: str) -> None:
+    with pytest.raises(LorarecError, match="has no year"):
+        parse_times(pl.Series(["11-14"]), "log", time_format=form)
+
+
+def test_a_time_that_cannot_be_read_names_the_option_that_drops_it() -> None:
+    times = pl.Series(["2023-11-14", "0000-00-00 00:00:00"])
+    with pytest.raises(LorarecError, match=r'row 2 .*drop all such rows with bad_times="drop"'):
+        parse_times(times, "log")
+    assert parse_times(times, "log", bad_times="drop").null_count() == 1

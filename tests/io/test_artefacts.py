@@ -40,7 +40,7 @@ def _break_off(path: Path) -> None:
 def test_a_write_that_fails_leaves_the_former_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "report.md"
     write_text(path, "before")
-    with pytest.raises(UnicodeEncodeError):
+    with pytest.raises(LorarecError, match="is not UTF-8 text"):
         write_text(path, "after \ud800")  # half of a character: an error in writing
     with pytest.raises(RuntimeError), new_file(path) as temporary:
         _break_off(temporary)
@@ -311,3 +311,9 @@ def test_a_fingerprint_is_of_contents_and_their_order(tmp_path: Path) -> None:
     same.write_text("1")
     assert file_fingerprint(one, two) == file_fingerprint(same, two)
     assert file_fingerprint(one, two) != file_fingerprint(two, one)
+
+
+def test_text_that_is_not_utf8_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(LorarecError, match=r"cannot write .*out\.json: .*\\udcff.* is not UTF-8 text"):
+        write_json(tmp_path / "out.json", {"licence": "\udcff"})
+    assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import polars as pl
 
 from lorarec.data.appending import AppendMixin
+from lorarec.data.column_tables import Table
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
 from lorarec.data.dataset_hub import PushToHubMixin, dataset_folder
 from lorarec.data.filters import k_core as core_of
@@ -31,7 +32,7 @@ from lorarec.data.sources.frames import (
 )
 from lorarec.data.sources.table import Columns, raw_log
 from lorarec.data.split import Split
-from lorarec.data.tables import BadTimes, Decimal, Ids, Order, Table, TableFormat
+from lorarec.data.tables import BadTimes, Decimal, Ids, Order, TableFormat
 from lorarec.data.validation import canonical_interactions, canonical_items, check_items_known, read_parquet
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, JsonObject, new_folder, read_json, write_json

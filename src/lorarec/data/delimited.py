@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import polars as pl
 
-from lorarec.data.reading import opened, table_errors
+from lorarec.data.reading import opened, refuse_other_encodings, table_errors
 from lorarec.errors import LorarecError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _ONE_BYTE = "\x1f"
 _ROWS_AT_ONCE = 100_000
 _TEXT = "text"
-_NOT_UTF8 = "is not UTF-8 text: convert it, for example with iconv"
 _NO_QUOTES = 'if quotes are ordinary characters in this file, use quote="none"'
 
 
@@ -69,8 +68,8 @@ def read_layout(path: Path, dialect: Dialect) -> Layout:
     """
     with opened(path) as stream:
         for number, line in enumerate(stream):
-            if number == 0 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise LorarecError(f"{path} is UTF-16 text: convert it to UTF-8, for example with iconv")
+            if number == 0 and (line[:1] in (b"\xff", b"\xfe") or b"\0" in line[:4]):
+                refuse_other_encodings(path)
             if line.removeprefix(b"\xef\xbb\xbf").strip(b" \r\n"):
                 break
         else:
@@ -80,7 +79,8 @@ def read_layout(path: Path, dialect: Dialect) -> Layout:
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise LorarecError(f"{path} {_NOT_UTF8}") from None
+        refuse_other_encodings(path)
+        raise
     if not dialect.one_byte:
         text = _replace_separator(text, dialect, path)
     fields = _next_record(_records(iter([text]), dialect), number, dialect, path) or []
@@ -108,9 +108,13 @@ def read_delimited(
         LorarecError: A row has more or fewer fields than the header, a quoted field spans lines that look like rows or
             is not closed, or the file is damaged. The message names the line.
     """
-    with table_errors(path):
-        lines = _check_lines(path, dialect, layout)
-        table = None if lines is None else _read_plain(path, dialect, layout, columns, lines)
+    try:
+        with table_errors(path):
+            lines = _check_lines(path, dialect, layout)
+            table = None if lines is None else _read_plain(path, dialect, layout, columns, lines)
+    except LorarecError:
+        refuse_other_encodings(path)
+        raise
     if lines is None or table is None:
         return _read_records(path, dialect, layout, columns)
 
@@ -274,7 +278,8 @@ def _next_record(reader: "Reader", skipped: int, dialect: Dialect, path: Path) -
     try:
         record = next(reader, None)
     except UnicodeDecodeError:
-        raise LorarecError(f"{path} {_NOT_UTF8}") from None
+        refuse_other_encodings(path)
+        raise
     except csv.Error as error:
         last = skipped + reader.line_num
         if last > first:

@@ -20,8 +20,9 @@ def describe(dataset: Dataset) -> JsonObject:
     Returns:
         name, fingerprint, source, licence, filters; users, items, interactions; density (share of all pairs of a user
         and an item, repetitions counted once); interactions_per_user and interactions_per_item (mean, median, min,
-        max); users_below_three_interactions; title_coverage (share of items whose title is not their id); time_span
-        (first and last timestamp: ISO 8601 text in UTC, or whole numbers if timestamps are positions).
+        max; items that nobody interacted with count as 0); users_below_three_interactions; title_coverage (share of
+        items whose title is not their id); time_span (first and last timestamp: ISO 8601 text in UTC, or whole numbers
+        if timestamps are positions or after the year 9999).
 
     Examples:
         >>> from lorarec.data import describe, load_sample
@@ -30,6 +31,7 @@ def describe(dataset: Dataset) -> JsonObject:
     """
     rows = dataset.interactions
     per_user, per_item = _lengths(rows, USER), _lengths(rows, ITEM)
+    per_item = np.append(per_item, np.zeros(dataset.items.height - len(per_item), per_item.dtype))  # unseen items
     pairs = rows.select(pl.struct(USER, ITEM).n_unique()).item()
     titled = (dataset.items[TITLE] != dataset.items[ITEM]).sum()
     known = {key: dataset.info.get(key) for key in ("source", "licence", "filters")}
@@ -86,6 +88,6 @@ def _summary(lengths: np.ndarray) -> dict[str, float]:
 
 def _time_span(times: pl.Series) -> dict[str, str | int]:
     first, last = int(times.min() or 0), int(times.max() or 0)  # type: ignore[arg-type]
-    if last < EARLIEST_MOMENT:
+    if last < EARLIEST_MOMENT or last > datetime.max.replace(tzinfo=UTC).timestamp():
         return {"first": first, "last": last}
     return {name: datetime.fromtimestamp(at, UTC).isoformat() for name, at in (("first", first), ("last", last))}

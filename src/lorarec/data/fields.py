@@ -7,8 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
+from lorarec.data.column_tables import row_number
 from lorarec.data.columns import ITEM, RATING, TIME, USER
-from lorarec.data.tables import Decimal, Ids, TableFormat, row_number, without_missing
+from lorarec.data.tables import Decimal, Ids, TableFormat, without_missing
 from lorarec.data.times import parse_times, within_seconds
 from lorarec.errors import LorarecError
 from lorarec.io import JsonObject

@@ -1,5 +1,6 @@
 """Columns of Python objects, from pandas and from databases, as columns of polars without loss."""
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -20,6 +21,7 @@ _NATIVE: dict[type, pl.DataType] = {
     date: pl.Date(),
 }
 _NESTED = (list, tuple, dict, set, np.ndarray)
+_HALF = re.compile("[\ud800-\udfff]")
 _IDS = (str, int, float, Decimal, UUID, bytes, date)
 
 
@@ -31,7 +33,8 @@ def series_of(objects: Sequence[Any]) -> pl.Series:
 
     Returns:
         Numbers, booleans, dates or datetimes (naive, or in UTC) if all values are of this type, lists or structures if
-        there are any, and otherwise text. Lists among other values, and bytes that are not UTF-8 text, give Object.
+        there are any, and otherwise text, in which halves of characters (surrogates) are replaced by U+FFFD. Lists
+        among other values, and bytes that are not UTF-8 text, give Object.
     """
     values = [_plain(each) for each in objects]
     kinds = {type(each) for each in values if each is not None}
@@ -43,10 +46,10 @@ def series_of(objects: Sequence[Any]) -> pl.Series:
     elif len(kinds) == 1 and (kind := kinds.pop()) in _NATIVE:
         try:
             return pl.Series(values, dtype=_NATIVE[kind])
-        except (OverflowError, TypeError):  # integers of more than 64 bits
+        except (OverflowError, TypeError, UnicodeEncodeError):  # integers of more than 64 bits, halves of characters
             pass
     try:
-        return pl.Series([None if each is None else _text(each) for each in values], dtype=pl.String)
+        return pl.Series([None if each is None else _whole_text(_text(each)) for each in values], dtype=pl.String)
     except UnicodeDecodeError:
         return pl.Series(values, dtype=pl.Object)
 
@@ -64,6 +67,11 @@ def refuse_mixed_ids(objects: Sequence[Any], where: str, column: str, name_row: 
     for row, value in enumerate(values):
         if value is not None:
             rows.setdefault(type(value), row)
+        if isinstance(value, str) and _HALF.search(value):
+            raise LorarecError(
+                f"{where}: {name_row(row)} has {value!r} in column {column!r}, which contains half of a character "
+                "(a surrogate), so different ids may become one: write the column again from its source"
+            )
     remedy = "convert the column to text or to whole numbers"
     for kind, row in rows.items():
         if not issubclass(kind, _IDS):
@@ -125,8 +133,13 @@ def _text(value: Any) -> str:
     return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 
+def _whole_text(text: str) -> str:
+    """Replace halves of surrogate pairs, which titles that were cut may end with, by the replacement character."""
+    return _HALF.sub("\ufffd", text)
+
+
 def _nested(values: list[Any]) -> pl.Series:
     try:
         return pl.Series([list(each) if isinstance(each, set | tuple) else each for each in values])
-    except (TypeError, pl.exceptions.PolarsError):  # scalars among lists
+    except (TypeError, UnicodeEncodeError, pl.exceptions.PolarsError):  # scalars among lists
         return pl.Series(values, dtype=pl.Object)

@@ -15,6 +15,13 @@ from lorarec.io import JsonObject, track_reading
 
 _BLOCK_BYTES = 32 << 20
 _LONGEST_LINE = 64 << 20
+#: Marks at the beginning of files in other encodings; that of UTF-32 begins with that of UTF-16.
+_OTHER_MARKS = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 
 
 @contextmanager
@@ -126,6 +133,34 @@ def collect(lazy: pl.LazyFrame, path: str | Path) -> pl.DataFrame:
     """Read a scanned table, streaming."""
     with table_errors(path):
         return lazy.collect(engine="streaming")
+
+
+def refuse_other_encodings(path: str | Path) -> None:
+    """Refuse a file that is not UTF-8 text.
+
+    Raises:
+        LorarecError: It is not; the message names the first line that shows it, and how to convert the file.
+    """
+    with opened(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            for mark, name in _OTHER_MARKS.items():
+                if number == 1 and line.startswith(mark):
+                    raise LorarecError(f"{path} is {name} text: {_convert(name)}")
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise LorarecError(
+                    f"{path} is not UTF-8 text: line {number} has the byte {line[error.start]:#04x} after "
+                    f"{line[: error.start].decode('utf-8')[-20:]!r}: {_convert('WINDOWS-1252')}, with the encoding "
+                    "that the file has"
+                ) from None
+            if number == 1 and b"\0" in line[:4]:
+                name = "UTF-16BE" if line.startswith(b"\0") else "UTF-16LE"
+                raise LorarecError(f"{path} seems to be {name} text: {_convert(name)}")
+
+
+def _convert(encoding: str) -> str:
+    return f"convert it, for example with `iconv -f {encoding} -t UTF-8`"
 
 
 @contextmanager

@@ -1,22 +1,20 @@
 """Reading of tables from users: delimited text, JSON or Parquet, recognised by file name and content."""
 
 import codecs
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
 from lorarec.data.archives import check_gzip
+from lorarec.data.column_tables import Table, lazy_table
 from lorarec.data.delimited import Dialect, read_delimited, read_layout
-from lorarec.data.objects import refuse_mixed_ids, refuse_mixed_zones
+from lorarec.data.json_tables import json_array, json_lines
 from lorarec.data.parquet_folder import PARQUET, scan_parquet_folder
-from lorarec.data.reading import opened, records, table_errors
+from lorarec.data.reading import opened
 from lorarec.errors import LorarecError
 
 BadTimes = Literal["refuse", "drop", "keep"]
@@ -91,93 +89,12 @@ class TableFormat:
         object.__setattr__(self, "separator", separator)
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table that can be read column by column.
-
-    Attributes:
-        where: The name of the table in error messages, such as the path of its file.
-        names: The names of its columns.
-        hint: Advice at the end of the error message if a column is not found.
-        kind: The kind of source in a few words, such as "pandas data frame".
-    """
-
-    where: str
-    names: list[str]
-    _dtype: Callable[[int], pl.DataType]
-    _read: Callable[[Sequence[int]], tuple[pl.DataFrame, Callable[[int], str]]]
-    hint: str = ""
-    kind: str = "table"
-    _objects: Callable[[int], Sequence[Any] | None] = lambda _: None
-
-    def find(self, wanted: str) -> str | None:
-        """Return the column with a name, if need be one that differs only in case, white space or a byte order mark.
-
-        Raises:
-            LorarecError: Several columns have such a name.
-        """
-        if self.names.count(wanted) == 1:
-            return wanted
-        alike = [name for name in self.names if _plain(name) == _plain(wanted)]
-        if len(alike) > 1:
-            raise LorarecError(f"{self.where} has {len(alike)} columns called {wanted!r}: rename all but one")
-        return alike[0] if alike else None
-
-    def read(self, columns: Mapping[str, str]) -> tuple[pl.DataFrame, Callable[[int], str]]:
-        """Read some columns, those of delimited text as text.
-
-        Args:
-            columns: New name -> name of a column.
-
-        Returns:
-            The columns in the order given, and a function that names a row in error messages, given its number from 0:
-            "line 7" as in a text editor, or "row 7" for files without lines.
-
-        Raises:
-            LorarecError: The table is empty or damaged, or a row does not fit the header.
-        """
-        frame, name_row = self._read([self.names.index(name) for name in columns.values()])
-        frame.columns = list(columns)
-        return frame, name_row
-
-    def require_single_values(self, columns: Iterable[str]) -> None:
-        """Check that columns hold one value in each row.
-
-        Raises:
-            LorarecError: A column contains lists or structures.
-        """
-        for name in columns:
-            dtype = self._dtype(self.names.index(name))
-            if dtype.is_nested() or dtype == pl.Object:
-                raise LorarecError(
-                    f"{self.where}: column {name!r} has type {dtype}, so a row has several values: write the table "
-                    "with one value in each row (explode lists, unnest structures)"
-                )
-
-    def require_one_type(self, ids: Iterable[str], time: str | None = None) -> None:
-        """Check that columns of Python objects hold ids, and times, whose types go together.
-
-        Raises:
-            LorarecError: Ids have types that do not go together, or only some of the times have a time zone.
-        """
-        for name in ids:
-            if (objects := self._objects(self.names.index(name))) is not None:
-                refuse_mixed_ids(objects, self.where, name, row_number)
-        if time is not None and (objects := self._objects(self.names.index(time))) is not None:
-            refuse_mixed_zones(objects, self.where, time, row_number)
-
-
 def without_missing(text: pl.Series) -> pl.Series:
     """Strip white space from text and replace text that represents a missing value by null."""
     text = text.str.strip_chars()
     frame = pl.DataFrame({"text": text})
     present = pl.when(~pl.col("text").is_in(_MISSING)).then("text")
     return frame.select(present).to_series().alias(text.name)
-
-
-def row_number(row: int) -> str:
-    """Name a row of a table without lines in error messages, given its number from 0."""
-    return f"row {row + 1}"
 
 
 def open_table(path: str | Path, options: TableFormat | None = None) -> Table:
@@ -208,12 +125,8 @@ def open_table(path: str | Path, options: TableFormat | None = None) -> Table:
         raise LorarecError(f"{path} is empty")
     begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if suffix in _JSON or (suffix in _TEXT and begin in (b"{", b"[")):
-        return _json_array(path) if begin == b"[" else _json_lines(path)
+        return json_array(path) if begin == b"[" else json_lines(path)
     return _delimited(path, _dialect(path, suffix, head, options))
-
-
-def _plain(name: str) -> str:
-    return name.replace("\ufeff", "").strip().casefold()
 
 
 def _head(path: Path) -> bytes:
@@ -264,124 +177,3 @@ def _delimited(path: Path, dialect: Dialect) -> Table:
         return pl.DataFrame(chosen), lambda row: f"line {line(row)}"
 
     return Table(str(path), names, lambda _: pl.String(), read)
-
-
-def lazy_table(
-    where: str,
-    lazy: pl.LazyFrame,
-    name_row: Callable[[int], str] = row_number,
-    explain_fault: Callable[[], None] | None = None,
-    kind: str = "table",
-) -> Table:
-    """Return a table that polars scans.
-
-    Args:
-        where: The name of the table in error messages.
-        lazy: The scan.
-        name_row: Function from the number of a row, from 0, to its name in error messages.
-        explain_fault: Called if polars cannot read the table, to raise an error that names the line.
-        kind: The kind of source in a few words.
-    """
-
-    @contextmanager
-    def scan_errors() -> Iterator[None]:
-        with table_errors(where):
-            try:
-                yield
-            except pl.exceptions.PolarsError:
-                if explain_fault is not None:
-                    explain_fault()
-                raise
-
-    def read(indices: Sequence[int]) -> tuple[pl.DataFrame, Callable[[int], str]]:
-        # Some writers store text as Binary, without the logical type of text.
-        chosen = [
-            (pl.nth(each).cast(pl.String) if types[each] == pl.Binary else pl.nth(each)).alias(str(number))
-            for number, each in enumerate(indices)
-        ]
-        with scan_errors():
-            return lazy.select(chosen).collect(engine="streaming"), name_row
-
-    with scan_errors():
-        schema = lazy.collect_schema()
-    types = schema.dtypes()
-    return Table(where, schema.names(), types.__getitem__, read, kind=kind)
-
-
-def column_table(
-    where: str,
-    names: list[str],
-    column: Callable[[int], pl.Series],
-    kind: str,
-    hint: str = "",
-    objects: Callable[[int], Sequence[Any] | None] = lambda _: None,
-) -> Table:
-    """Return a table whose columns are converted one by one, when they are needed.
-
-    Args:
-        where: The name of the table in error messages.
-        names: The names of its columns.
-        column: Function from the number of a column to its values; it is called once for each.
-        kind: The kind of source in a few words.
-        hint: Advice at the end of the error message if a column is not found.
-        objects: Function from the number of a column to its Python objects, None if its values have one type.
-    """
-
-    @cache
-    def converted(index: int) -> pl.Series:
-        with table_errors(f"{where}: column {names[index]!r}"):
-            values = column(index)
-            return values.cast(pl.String) if values.dtype == pl.Binary else values
-
-    def read(indices: Sequence[int]) -> tuple[pl.DataFrame, Callable[[int], str]]:
-        return pl.DataFrame([converted(each).alias(str(number)) for number, each in enumerate(indices)]), row_number
-
-    return Table(where, names, lambda index: converted(index).dtype, read, hint, kind, objects)
-
-
-def _json_lines(path: Path) -> Table:
-    def name_row(row: int) -> str:
-        for number, (line, _) in enumerate(records(path)):
-            if number == row:
-                return f"line {line}"
-        return row_number(row)
-
-    def name_faulty_line() -> None:
-        with opened(path) as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip() and not _is_json_object(line.removeprefix(b"\xef\xbb\xbf")):
-                    raise LorarecError(
-                        f"{path} cannot be read as a table: line {number} is not a JSON object: fix or remove it "
-                        "(JSON has double quotes around text, and null where Python writes None or NaN)"
-                    )
-
-    return lazy_table(str(path), pl.scan_ndjson(path, infer_schema_length=None), name_row, name_faulty_line)
-
-
-def _is_json_object(line: bytes) -> bool:
-    def refuse(constant: str) -> None:
-        raise ValueError(constant)
-
-    try:
-        return isinstance(json.loads(line, parse_constant=refuse), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _json_array(path: Path) -> Table:
-    with opened(path) as stream:
-        content = stream.read()
-    try:
-        rows: list[Any] = json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise LorarecError(f"{path} is not UTF-8 text: convert it, for example with iconv") from None
-    except (ValueError, RecursionError) as error:
-        raise LorarecError(f"{path} is not a JSON array: {error}") from None
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise LorarecError(f"{path}: {row_number(number)} of the array is not a JSON object: fix or remove it")
-    if not rows:
-        raise LorarecError(f"{path} is empty")
-    with table_errors(path):
-        frame = pl.DataFrame(rows, infer_schema_length=None)
-    return lazy_table(str(path), frame.lazy())

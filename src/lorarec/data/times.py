@@ -1,13 +1,15 @@
 """Parsing of timestamps: numbers in any unit, dates and text become whole seconds."""
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
+from lorarec.data.column_tables import row_number
 from lorarec.data.columns import TIME
-from lorarec.data.tables import BadTimes, row_number, without_missing
+from lorarec.data.tables import BadTimes, without_missing
 from lorarec.errors import LorarecError
 
 #: Numbers since 1970: the unit, the first and the last number that is read in it, units per second. In each a number
@@ -210,6 +212,11 @@ def _by_format(text: pl.Series, form: str) -> pl.Series:
         raise LorarecError(
             f"time_format {form!r}: names of time zones are not supported: use %z, or write UTC in place of %Z"
         )
+    if not re.search("%[-_0]?[YyCGgDFcsx+v]", form):
+        raise LorarecError(
+            f"time_format {form!r} has no year, so times cannot be ordered: name a column of full dates, or use the "
+            'order of the rows with order="file"'
+        )
     try:
         with warnings.catch_warnings():
             # Python's %f is a fraction of any length; here that is %.f after a point, and %f are nanoseconds, which are
@@ -310,8 +317,10 @@ def _refuse_unread(
             'bad_times="drop", or use the order of the rows instead of times with order="file"'
         )
     wanted = f"it does not have the format {form!r}" if form else _READ
+    drop = "" if unread.all() else ', or drop all such rows with bad_times="drop"'
     raise LorarecError(
-        f"{where}: {name_row(row)} has {TIME} {value!r}, which cannot be read{more}: fix or remove the row; {wanted}"
+        f"{where}: {name_row(row)} has {TIME} {value!r}, which cannot be read{more}: fix or remove the row{drop}; "
+        f"{wanted}"
     )
 
 

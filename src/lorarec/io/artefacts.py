@@ -229,10 +229,16 @@ def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text through a temporary sibling, so that a reader never sees half of it.
 
     Raises:
-        LorarecError: The disk cannot be written to.
+        LorarecError: The disk cannot be written to, or the text contains bytes of a terminal that are not UTF-8.
     """
     with new_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+        except UnicodeEncodeError as error:
+            around = ascii(text[max(error.start - 20, 0) : error.end])
+            raise LorarecError(
+                f"cannot write {path}: {around} is not UTF-8 text: give names, paths and other options in UTF-8"
+            ) from None
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -237,3 +237,10 @@ def test_a_log_without_rows(tmp_path: Path) -> None:
     (log,) = _files(tmp_path, log="user_id,item_id,timestamp,title\n\n")
     with pytest.raises(LorarecError, match=r"log\.csv has no rows"):
         read_table(log)
+
+
+def test_rows_of_items_without_an_id_are_no_items(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,7,1\n")
+    (tmp_path / "items.csv").write_text('item_id,title\n7,Chair\n ,Ghost\n"",Ghost\n,Ghost\n9,Desk\n')
+    raw = read_table(tmp_path / "log.csv", tmp_path / "items.csv")
+    assert Dataset.from_raw_log(raw, keep_unseen=True).titles == {"7": "Chair", "9": "Desk"}

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import polars as pl
 
+from lorarec.data.column_tables import Table, column_table, lazy_table
 from lorarec.data.objects import series_of
-from lorarec.data.tables import BadTimes, Decimal, Ids, Order, Table, column_table, lazy_table
+from lorarec.data.tables import BadTimes, Decimal, Ids, Order
 from lorarec.errors import LorarecError
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lorarec.data.column_tables import Table
 from lorarec.data.parquet_folder import parquet_parts
-from lorarec.data.tables import Table, TableFormat, open_table
+from lorarec.data.tables import TableFormat, open_table
 from lorarec.errors import LorarecError
 from lorarec.io import disk_errors
 

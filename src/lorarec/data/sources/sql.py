@@ -12,11 +12,12 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from lorarec.data.column_tables import Table, column_table, row_number
 from lorarec.data.objects import series_of
 from lorarec.data.raw_log import RawLog, folder_name
 from lorarec.data.sources.remote import opened_table, shown_url
 from lorarec.data.sources.table import Columns, raw_log
-from lorarec.data.tables import Table, TableFormat, column_table, row_number
+from lorarec.data.tables import TableFormat
 from lorarec.errors import LorarecError
 
 _EXAMPLES = "postgresql://user@host/shop, sqlite:///shop.db or duckdb:///shop.duckdb"

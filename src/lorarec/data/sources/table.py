@@ -6,12 +6,13 @@ from pathlib import Path
 
 import polars as pl
 
+from lorarec.data.column_tables import Table, lazy_table
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.fields import clean_ids, read_interactions, refuse_rounded
 from lorarec.data.raw_log import RawLog, folder_name
 from lorarec.data.sources.movielens import read_movies_dat, readable_genres
 from lorarec.data.sources.remote import opened_table, shown_url
-from lorarec.data.tables import Ids, Table, TableFormat, lazy_table
+from lorarec.data.tables import Ids, TableFormat
 from lorarec.errors import LorarecError
 
 
@@ -142,8 +143,8 @@ def _item_texts(table: Table, columns: Columns, options: TableFormat) -> pl.Data
     read, name_row = table.read(chosen | others)
     refuse_rounded(read[ITEM], table.where, name_row)
     texts = [text for column in read if (text := _as_text(column)) is not None]
-    named = pl.DataFrame(texts).drop_nulls(ITEM)
-    return named.with_columns(clean_ids(named[ITEM], options.ids))
+    named = pl.DataFrame(texts).with_columns(clean_ids(read[ITEM], options.ids))
+    return named.filter(pl.col(ITEM).str.strip_chars() != "")
 
 
 def _as_text(column: pl.Series) -> pl.Series | None:
