@@ -78,6 +78,16 @@ def test_overlap(by: str, left: list[tuple[str, str]]) -> None:
     assert result.info["filters"] == [f"without the {by} of other ({other.fingerprint})"]
 
 
+@pytest.mark.parametrize(
+    ("by", "left"),
+    [("users", "uvz"), ("items", "uz"), ("interactions", "uvz"), ("titles", "vz")],
+)
+def test_items_without_interactions_stay_unless_the_other_dataset_has_them(by: str, left: str) -> None:
+    one = dataset_of([("a", "z", 0)], {"u": "New Lamp", "v": "Old Lamp", "z": "Zed"}, "one")
+    other = dataset_of([("c", "y", 0)], {"v": "Vase", "w": "new lamp", "y": "Y"}, "other")
+    assert "".join(remove_overlap(one, other, by).items["item_id"]) == left
+
+
 def test_overlap_by_something_unknown_or_total(dataset: Dataset) -> None:
     with pytest.raises(LorarecError, match="cannot remove overlap by 'brand'"):
         remove_overlap(dataset, dataset, "brand")

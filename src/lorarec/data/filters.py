@@ -72,6 +72,8 @@ def _in_words(counts: dict[str, int]) -> str:
 def remove_overlap(dataset: "Dataset", other: "Dataset", by: str = "items") -> "Dataset":
     """Remove from a dataset the users, items, interactions or titles that another dataset has as well.
 
+    Items that had no interactions stay, unless the other dataset has them, or, by titles, their titles.
+
     Args:
         dataset: The dataset.
         other: The other dataset.
@@ -83,14 +85,19 @@ def remove_overlap(dataset: "Dataset", other: "Dataset", by: str = "items") -> "
     """
     if by not in _OVERLAP_KEYS:
         raise LorarecError(f"cannot remove overlap by {by!r}: use one of {', '.join(_OVERLAP_KEYS)}")
-    remaining = _comparable(dataset).join(_comparable(other), on=_OVERLAP_KEYS[by], how="anti", maintain_order="left")
-    if remaining.is_empty():
+    items = _lower_titles(dataset.items)
+    unseen = items.join(dataset.interactions, on=ITEM, how="anti")
+    if by in ("items", "titles"):
+        items = items.join(_lower_titles(other.items), on=_OVERLAP_KEYS[by], how="anti")
+        unseen = unseen.join(items, on=ITEM, how="semi")
+        rows = dataset.interactions.join(items, on=ITEM, how="semi", maintain_order="left")
+    else:
+        rows = dataset.interactions.join(other.interactions, on=_OVERLAP_KEYS[by], how="anti", maintain_order="left")
+    if rows.is_empty():
         raise LorarecError(f"{dataset.name}: nothing is left without the {by} of {other.name}")
-    rows = dataset.interactions[remaining["index"].to_numpy()]
-    return dataset.subset(rows, filter_note=f"without the {by} of {other.name} ({other.fingerprint})")
+    note = f"without the {by} of {other.name} ({other.fingerprint})"
+    return dataset.subset(rows, filter_note=note, unseen=unseen)
 
 
-def _comparable(dataset: "Dataset") -> pl.DataFrame:
-    titles = dataset.items.select(ITEM, pl.col(TITLE).str.to_lowercase())
-    rows = dataset.interactions.select(USER, ITEM).with_row_index()
-    return rows.join(titles, on=ITEM, maintain_order="left")
+def _lower_titles(items: pl.DataFrame) -> pl.DataFrame:
+    return items.select(ITEM, pl.col(TITLE).str.to_lowercase())
