@@ -164,6 +164,7 @@ def test_verbs_on_datasets(refused: Callable[[list[str]], str], words: list[str]
         (["one", "stranger", "--method", "fixed", "--weights", "0.5,0.5"], "adapter stranger belongs to backbone"),
         (["one", "--method", "fixed", "--weights", "1"], "two or more adapters"),
         (["one", "two"], "--dataset"),
+        (["one", "two", "--weights", "0.5,0.5"], "leave out --weights or use --method fixed"),
     ],
 )
 def test_mix(refused: Callable[[list[str]], str], words: list[str], cause: str) -> None:

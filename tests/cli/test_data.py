@@ -43,6 +43,22 @@ def test_import_describe_split(log: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--by", "users"], "option --by needs option --without"),
+        (["--items-id", "id"], "option --items-id needs option --items"),
+        (["--keep-unseen", "--k-core", "2"], "options --keep-unseen and --k-core exclude each other"),
+        (["--order", "file", "--time-format", "%d.%m.%Y"], "options --time-format and --bad-times have no use with"),
+        (["--order", "file", "--bad-times", "drop"], "options --time-format and --bad-times have no use with"),
+    ],
+)
+def test_options_without_effect(log: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    with pytest.raises(LorarecError, match=message):
+        _run("import", "table", log, *words, "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_import_of_queries(log: Path, tmp_path: Path) -> None:
     query = f"SELECT * FROM read_csv('{log}')"
     titles = "SELECT item_id, title FROM (VALUES ('i0', 'Zero')) AS items (item_id, title)"

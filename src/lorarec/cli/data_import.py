@@ -46,7 +46,7 @@ class Filters:
     """Filters of an imported log.
 
     Raises:
-        LorarecError: If `k_core` is negative.
+        LorarecError: If `k_core` is negative, or an option has no effect.
     """
 
     k_core: int = option(
@@ -63,6 +63,12 @@ class Filters:
 
     def __post_init__(self) -> None:
         refuse_out_of_range(self, (), ("k_core",), ())
+        if self.keep_unseen and self.k_core > 1:
+            raise LorarecError(
+                "options keep_unseen and k_core exclude each other: every item of a core has interactions"
+            )
+        if self.by and not self.without:
+            raise LorarecError("option by needs option without, the datasets that are compared")
 
 
 Out = Annotated[Path, typer.Option(help="Dataset folder to write.")]
@@ -163,6 +169,8 @@ def import_table(
     """
     if items_query is not None and query is None:
         raise LorarecError("option items_query needs option query, which gives the log")
+    if table.items_id is not None and items is None and items_query is None:
+        raise LorarecError("option items_id needs option items, the table whose column it names")
     refuse_existing(out, overwrite, FolderKind.DATASET)
     columns, options = table.columns, table.format
     with Progress("Reading the log"):

@@ -40,6 +40,10 @@ def mix(
     Example: lorarec mix adapters/general adapters/shop --method fixed --weights 0.3,0.7 --out adapters/mixed
     """
     given = _parsed(weights)
+    if given is not None and config.method != "fixed":
+        raise LorarecError(
+            f"--method {config.method} chooses the weights itself: leave out --weights or use --method fixed"
+        )
     if config.method != "fixed" and dataset is None:
         raise LorarecError(f"--method {config.method} needs --dataset, the folder its prompts come from")
     require_adapters(adapters)

@@ -60,7 +60,8 @@ class TableFormat:
             unchanged, and two tables are refused if some of their ids match only in one of these ways.
 
     Raises:
-        LorarecError: The separator is empty or contains a quote or a line end.
+        LorarecError: The separator is empty or contains a quote or a line end, or times are described that the order
+            "file" does not read.
     """
 
     separator: str | None = None
@@ -73,6 +74,8 @@ class TableFormat:
     ids: Ids | None = None
 
     def __post_init__(self) -> None:
+        if self.order == "file" and (self.time_format is not None or self.bad_times != "refuse"):
+            raise LorarecError('options time_format and bad_times have no use with order="file", which reads no times')
         if self.separator is None:
             return
         separator = self.separator
