@@ -78,6 +78,8 @@ def test_no_title_at_all_is_refused_with_advice() -> None:
     with pytest.raises(LorarecError, match=r"no item has a title: give a table of items.*keep_untitled=True"):
         Dataset.from_raw_log(_source({}))
     assert Dataset.from_raw_log(_source({}), keep_untitled=True).titles == {"x": "x", "y": "y", "z": "z"}
+    with pytest.raises(LorarecError, match=r"the log has an item '.', and titles are of items such as 'X1'\)"):
+        Dataset.from_raw_log(_source({"X1": "One"}))
 
 
 def test_of_repeated_items_the_first_with_a_title_counts() -> None:

@@ -57,9 +57,11 @@ def clean_tables(
     duplicates = total - rows.height
     items, several_titles = choose_titles(raw_log.items, rows[ITEM], keep_unseen)
     if not keep_untitled and items.join(rows, on=ITEM, how="semi")[TITLE].is_null().all():
+        titled, reason = raw_log.items.drop_nulls(TITLE), "no item has a title"
+        if titled.height and rows.height:
+            reason += f" (the log has an item {rows[ITEM][0]!r}, and titles are of items such as {titled[ITEM][0]!r})"
         raise LorarecError(
-            f"{name}: no item has a title: give a table of items that has them, "
-            "or name items by id (keep_untitled=True)"
+            f"{name}: {reason}: give a table of items that has them, or name items by id (keep_untitled=True)"
         )
     rows, items, report = without_untitled(rows, items, keep_untitled)
     report = {

@@ -72,6 +72,12 @@ def test_titles_beside_the_interactions(tmp_path: Path) -> None:
     assert dataset.interactions.rows() == EXPECTED
 
 
+def test_a_column_of_titles_that_is_named_has_to_be_there(tmp_path: Path) -> None:
+    log = _write(LOG, tmp_path / "log.csv")
+    with pytest.raises(LorarecError, match=r"no column 'name' for title: name the right one with title="):
+        read_table(log, columns=NAMES)
+
+
 def test_lists_become_text_and_structures_are_left_out(tmp_path: Path) -> None:
     rows = [
         {"sku": 7, "name": "Seven", "tags": ["a", "b"], "deep": [{"x": 1}]},

@@ -112,12 +112,12 @@ def raw_log(
         wanted[TIME] = columns.time
     if columns.rating or table.find(RATING):
         wanted[RATING] = columns.rating or RATING
+    if items is None and (columns.title != TITLE or table.find(TITLE)):
+        wanted[TITLE] = columns.title
     chosen = _find_columns(table, wanted)
-    title = table.find(columns.title) if items is None else None
-    titles = {TITLE: title} if title else {}
-    table.require_single_values([*chosen.values(), *titles.values()])
+    table.require_single_values(chosen.values())
     table.require_one_type([chosen[USER], chosen[ITEM]], chosen.get(TIME))
-    raw, name_row = table.read(chosen | titles)
+    raw, name_row = table.read(chosen)
     if raw.is_empty():
         raise LorarecError(f"{table.where} has no rows")
     if options.order == "file":
@@ -127,7 +127,7 @@ def raw_log(
         texts = _item_texts(items, columns, options)
         if options.ids is None:
             refuse_similar_ids(rows[ITEM], table.where, texts[ITEM], items.where)
-    elif titles:
+    elif TITLE in chosen:
         named = pl.DataFrame([clean_ids(raw[ITEM], options.ids), raw[TITLE].cast(pl.String)])
         texts = named.unique(maintain_order=True)
     else:
