@@ -72,6 +72,10 @@ def test_scores_are_log_probabilities_whose_parts_add_up(log: tuple[Dataset, Spl
         np.testing.assert_allclose(difference, difference[0])
 
 
+def test_no_cases_have_no_scores(log: tuple[Dataset, Split], fusion: Fusion) -> None:
+    assert fusion.score(log[1].test["warm"].clear()) == []
+
+
 def test_the_prior_of_new_items(log: tuple[Dataset, Split], fusion: Fusion, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is estimated from many cases, and is the share of new items in the catalogue for few."""
     dataset, split = log

@@ -12,7 +12,15 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from lorarec.data import Dataset, Split, leave_one_out, read_table
 from lorarec.errors import LorarecError
 from lorarec.evaluation import evaluate
-from lorarec.recommenders import ItemKNN, Popularity, RandomOrder, SimilarityConfig, TfIdf, TrainingData
+from lorarec.recommenders import (
+    ItemKNN,
+    Popularity,
+    RandomOrder,
+    Recommender,
+    SimilarityConfig,
+    TfIdf,
+    TrainingData,
+)
 
 
 def test_popularity_counts_training_interactions_only(dataset: Dataset, split: Split) -> None:
@@ -55,6 +63,11 @@ def test_titles_without_words_and_empty_histories_score_zero(dataset: Dataset, s
     assert not np.concatenate(TfIdf().fit(TrainingData(replace(dataset, items=items), split)).score(cases)).any()
     nothing = cases.with_columns(pl.Series("history", [[]] * len(cases), dtype=pl.List(pl.String)))
     assert not np.concatenate(TfIdf().fit(TrainingData(dataset, split)).score(nothing)).any()
+
+
+@pytest.mark.parametrize("baseline", [RandomOrder, Popularity, ItemKNN, TfIdf])
+def test_no_cases_have_no_scores(baseline: type[Recommender], dataset: Dataset, split: Split) -> None:
+    assert baseline().fit(TrainingData(dataset, split)).score(split.test["warm"].clear()) == []
 
 
 def test_random_is_seeded(dataset: Dataset, split: Split) -> None:

@@ -1,5 +1,6 @@
 """Behaviour of every recommender: it learns the patterns of the training data, and nothing else."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -8,10 +9,11 @@ import polars as pl
 import pytest
 
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
+from lorarec.errors import LorarecError
 from lorarec.experiments import RECOMMENDERS
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
-from lorarec.recommenders import BASELINES, Recommender, TrainingData
+from lorarec.recommenders import BASELINES, Popularity, Recommender, TrainingData
 
 #: Options that make a recommender quick on a small log.
 _SEQUENCE = {"epochs": 15, "hidden_size": 16, "batch_size": 16, "learning_rate": 1e-2, "dropout": 0, "max_history": 10}
@@ -97,6 +99,29 @@ def test_one_case_scores_as_among_many_and_the_unknown_comes_last(name: str, cir
     for first, second in zip(together, separate, strict=False):
         np.testing.assert_allclose(first, second, atol=1e-5)
     assert np.isfinite(together[-1]).all()
+
+
+@pytest.mark.parametrize("name", ["bpr-mf", "sasrec", "recformer", "p5"])
+def test_without_validation_cases_the_last_epoch_counts(
+    name: str, circles: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = circles.split.test["warm"].head(5)
+    info = {**circles.split.info, "fingerprint": "without validation cases"}
+    without = replace(circles, split=replace(circles.split, valid=circles.split.valid.clear(), info=info))
+    found = _fit(name, without, epochs=3, patience=1).score(cases)
+    rising = itertools.count(1)
+    monkeypatch.setattr(TrainingData, "validation_ndcg", lambda *_: float(next(rising)))
+    info = {**circles.split.info, "fingerprint": "better with each epoch"}
+    expected = _fit(name, replace(circles, split=replace(circles.split, info=info)), epochs=3, patience=1).score(cases)
+    assert next(rising) > 3
+    for scores, last in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(scores, last)
+
+
+def test_a_validation_metric_without_cases_is_refused(circles: TrainingData) -> None:
+    data = replace(circles, split=replace(circles.split, valid=circles.split.valid.clear()))
+    with pytest.raises(LorarecError, match="the split has no validation cases"):
+        data.validation_ndcg(Popularity().fit(data))
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -182,9 +182,12 @@ class Fusion:
 
         Raises:
             LorarecError: `pool` is set and the fusion was not fitted to candidates of an index; `given` has an unknown
-                name; or the scores of a recommender are not one finite number for each candidate.
+                name; a case has no candidates; or the scores of a recommender are not one finite number for each
+                candidate.
         """
         model = self.require_pool_model() if pool else self.model
+        if cases.is_empty():
+            return []
         scores = self.group.score(cases, given)
         if pool:
             scores = with_index_order(scores)

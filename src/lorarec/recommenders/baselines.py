@@ -240,4 +240,4 @@ def fit_baselines(data: TrainingData) -> dict[str, Recommender[Any]]:
 
 
 def _per_case(flat: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
-    return np.split(flat, np.cumsum(sizes)[:-1])
+    return np.split(flat, np.cumsum(sizes))[:-1]  # also right for no cases, of which a split at [] would make one

@@ -73,7 +73,9 @@ class BPRMF(ScorerRecommender[BPRMFConfig]):
     config_class = BPRMFConfig
 
     def fit(self, data: TrainingData) -> Self:
-        """Learn from the training part of the split.
+        """Learn from the training part of the split; NDCG@10 on validation cases chooses the epoch.
+
+        Without validation cases it is the last epoch.
 
         Raises:
             LorarecError: Every user chose every item.
@@ -98,7 +100,7 @@ class BPRMF(ScorerRecommender[BPRMFConfig]):
                 optimizer.zero_grad()
                 model.loss(batch, config.weight_decay).backward()
                 optimizer.step()
-            if stopping.step(data.validation_ndcg(_scorer(data, model))):
+            if data.has_validation_cases and stopping.step(data.validation_ndcg(_scorer(data, model))):
                 break
         stopping.restore()
         self.scorer = _scorer(data, model)

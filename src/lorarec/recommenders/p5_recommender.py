@@ -151,7 +151,10 @@ class P5(ScorerRecommender[P5Config]):
     config_class = P5Config
 
     def fit(self, data: TrainingData) -> Self:
-        """Train on prompts from the training histories; NDCG@10 on validation cases chooses the epoch."""
+        """Train on prompts from the training histories; NDCG@10 on validation cases chooses the epoch.
+
+        Without validation cases it is the last epoch.
+        """
         config = self.config
         prompts = P5PromptBuilder(len(data.train_items), len(data.users))
         torch.manual_seed(data.seed)
@@ -171,7 +174,7 @@ class P5(ScorerRecommender[P5Config]):
                 optimizer.zero_grad()
                 (-model.log_likelihoods(states, mask, torch.from_numpy(answers)).mean()).backward()
                 optimizer.step()
-            if stopping.step(data.validation_ndcg(scorer)):
+            if data.has_validation_cases and stopping.step(data.validation_ndcg(scorer)):
                 break
         stopping.restore()
         model.eval()

@@ -70,6 +70,11 @@ class TrainingData:
         return self.split.train[USER].to_list()
 
     @property
+    def has_validation_cases(self) -> bool:
+        """Whether the split has validation cases, which choose the best epoch; without them it is the last one."""
+        return not self.split.valid.is_empty()
+
+    @property
     def histories(self) -> list[np.ndarray]:
         """Training histories as positions in `train_items`, in the order of `users`."""
         return known_items(self.split.train[HISTORY], self.train_index)
@@ -82,8 +87,14 @@ class TrainingData:
         return [history for history, changed in zip(self.histories, is_changed, strict=True) if changed]
 
     def validation_ndcg(self, scorer: Scorer) -> float:
-        """Return NDCG@10 over at most `VALIDATION_CASES` validation cases, the same for all recommenders and seeds."""
+        """Return NDCG@10 over at most `VALIDATION_CASES` validation cases, the same for all recommenders and seeds.
+
+        Raises:
+            LorarecError: There are no validation cases.
+        """
         valid = self.split.valid
+        if valid.is_empty():
+            raise LorarecError(f"{self.dataset.name}: the split has no validation cases: use another split")
         cases = valid.sample(min(VALIDATION_CASES, len(valid)), seed=0)
         return float(ndcg(target_ranks(scorer.score(cases), np.array(true_places(cases))), 10).mean())
 

@@ -99,6 +99,16 @@ def test_scores_that_are_not_finite_are_refused_by_the_name_of_the_recommender(
         group.score(cases)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_case_without_candidates_is_refused(dataset: Dataset, split: Split, place: int) -> None:
+    group = ScorerGroup.fit({"popularity": Popularity()}, TrainingData(dataset, split))
+    candidates = split.valid["candidates"].head(3).to_list()
+    candidates[place] = []
+    cases = split.valid.head(3).with_columns(pl.Series("candidates", candidates, dtype=pl.List(pl.String)))
+    with pytest.raises(LorarecError, match=rf"case {place} \(user {cases['user_id'][place]}\) has no candidates"):
+        group.score(cases)
+
+
 def test_titles_without_a_similar_one() -> None:
     """An item that resembles none gets the mean of the known candidates, or 0 where there are none."""
     titles = {"a": "red lamp", "b": "blue lamp", "x": "unique"}

@@ -89,8 +89,8 @@ class ScorerGroup:
             given: Scores of some of the recommenders by name, as their `score` returns them for these cases.
 
         Raises:
-            LorarecError: `given` has a name that is none of the recommenders, or the scores of a recommender are not
-                one finite number for each candidate.
+            LorarecError: `given` has a name that is none of the recommenders, a case has no candidates, or the scores
+                of a recommender are not one finite number for each candidate.
         """
         given = given or {}
         if unknown := sorted(given.keys() - self.recommenders.keys()):
@@ -99,6 +99,9 @@ class ScorerGroup:
         cases = cases.select(USER, HISTORY, CANDIDATES)
         candidates = cases[CANDIDATES].to_list()
         sizes = np.array([len(each) for each in candidates], np.int64)
+        if not sizes.all():
+            case = int(np.argmin(sizes))
+            raise LorarecError(f"case {case} (user {cases[USER][case]}) has no candidates: leave out this case")
         new = np.array([item not in self.known for each in candidates for item in each], bool)
         extended, borrow = self._with_similar_items(candidates)
         known_only = cases.with_columns(pl.Series(CANDIDATES, extended, dtype=pl.List(pl.String)))

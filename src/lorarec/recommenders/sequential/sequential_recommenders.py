@@ -108,7 +108,7 @@ class FMLPRec(NextItemRecommender[FMLPRecConfig]):
 
 def _validation_metric(data: TrainingData) -> Callable[[NextItemModel], float] | None:
     """Return NDCG@10 on validation cases as a function of a model, or None if there are no validation cases."""
-    if data.split.valid.is_empty():
+    if not data.has_validation_cases:
         return None
     return lambda model: data.validation_ndcg(next_item_scorer(data, model))
 

@@ -92,7 +92,8 @@ def fine_tune(data: TrainingData, model: RecFormerModel) -> None:
     """Fine-tune in two stages (section 2.4, algorithm 1).
 
     In the first stage items are encoded anew before each epoch; in the second their best vectors are fixed. The softmax
-    is over items with training interactions, so that items without any are not used as negatives.
+    is over items with training interactions, so that items without any are not used as negatives. Without validation
+    cases, the vectors and the weights of the last epoch are taken for the best.
     """
     config = model.config
     torch.manual_seed(data.seed)
@@ -108,7 +109,7 @@ def fine_tune(data: TrainingData, model: RecFormerModel) -> None:
             if stage == 1:
                 model.encode_items()
             _train_epoch(model, data.histories, len(data.train_items), optimizer, generator)
-            if stopping.step(data.validation_ndcg(_scorer(data, model))):
+            if data.has_validation_cases and stopping.step(data.validation_ndcg(_scorer(data, model))):
                 break
         stopping.restore()
         best = stopping.curve

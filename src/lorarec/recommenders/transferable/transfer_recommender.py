@@ -94,7 +94,7 @@ class TransferRecommender(ScorerRecommender[Config]):
         model.sequence.requires_grad_(not (config.freeze_encoder and config.pretrain_epochs))
         loss = sampled_softmax(len(data.train_items), config.negatives)
         steps = next_item_config(config, epochs, config.learning_rate)
-        valid = None if data.split.valid.is_empty() else lambda model: data.validation_ndcg(scorer(model))
+        valid = (lambda model: data.validation_ndcg(scorer(model))) if data.has_validation_cases else None
         return train_next_item(model.eval(), histories, steps, loss, data.seed, valid=valid, progress=data.progress)
 
     def fixed_tensors(self, data: TrainingData, model: NextItemModel) -> dict[str, torch.Tensor]:
