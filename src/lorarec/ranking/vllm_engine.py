@@ -76,7 +76,7 @@ class VllmEngine(Engine):
         requests = for_each_adapter(adapters, self._request)
         repeated = [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
         scores = np.array(read(pairs, repeated, builder), np.float32)
-        return np.split(scores, np.cumsum(counts)[:-1])
+        return np.split(scores, np.cumsum(counts))[:-1]
 
     def _extend(self, lists: Sequence[TitleList], adapters: Sequence[Adapter | None]) -> list[Sequence[int]]:
         params = [self._next_tokens(each) for each in lists]
