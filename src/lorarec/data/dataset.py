@@ -387,23 +387,14 @@ class Dataset(AppendMixin, PushToHubMixin):
             raise LorarecError(f"user {user} is not in dataset {self.name}: its users are like {known}")
         return history
 
-    def subset(
-        self,
-        interactions: pl.DataFrame,
-        *,
-        filter_note: str,
-        name: str | None = None,
-        unseen: pl.DataFrame | None = None,
-    ) -> Self:
+    def subset(self, interactions: pl.DataFrame, *, filter_note: str, name: str | None = None) -> Self:
         """Return a dataset of some of the interactions, without the items and users that have none.
 
         Args:
             interactions: Rows of `interactions`.
             filter_note: A note about the filter, which is added to `info["filters"]`.
             name: Another name for the dataset.
-            unseen: Table whose column item_id names items that stay without interactions.
         """
-        kept = [table.select(ITEM) for table in (interactions, unseen) if table is not None]
-        items = self.items.join(pl.concat(kept), on=ITEM, how="semi", maintain_order="left")
+        items = self.items.join(interactions.select(ITEM).unique(), on=ITEM, how="semi")
         info = {**self.info, "filters": [*self.info.get("filters", []), filter_note]}
         return self.from_frames(name or self.name, interactions, items, self.users, info)

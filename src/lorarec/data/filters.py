@@ -95,8 +95,10 @@ def remove_overlap(dataset: "Dataset", other: "Dataset", by: str = "items") -> "
         rows = dataset.interactions.join(other.interactions, on=_OVERLAP_KEYS[by], how="anti", maintain_order="left")
     if rows.is_empty():
         raise LorarecError(f"{dataset.name}: nothing is left without the {by} of {other.name}")
-    note = f"without the {by} of {other.name} ({other.fingerprint})"
-    return dataset.subset(rows, filter_note=note, unseen=unseen)
+    left = dataset.subset(rows, filter_note=f"without the {by} of {other.name} ({other.fingerprint})")
+    stay = pl.concat([left.items.select(ITEM), unseen.select(ITEM)])
+    items = dataset.items.join(stay, on=ITEM, how="semi", maintain_order="left")
+    return dataset.from_frames(left.name, left.interactions, items, left.users, left.info)
 
 
 def _lower_titles(items: pl.DataFrame) -> pl.DataFrame:
