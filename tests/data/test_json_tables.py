@@ -42,6 +42,12 @@ def test_halves_of_characters_are_refused_in_ids_and_harmless_in_titles(tmp_path
     assert dataset.titles["i1"].startswith("Chair")
 
 
+def test_an_infinite_rating_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    assert _import(tmp_path / "log.json", [{"rating": float("nan")}, {"rating": 4.0}], False).interactions.height == 2
+    with pytest.raises(LorarecError, match="rating"):
+        _import(tmp_path / "log.json", [{"rating": float("inf")}, {"rating": 4.0}], False)
+
+
 @pytest.mark.parametrize("value", [{"data": [{"user_id": 1}]}, {"user_id": {"0": 1}, "item_id": {"0": 2}}])
 def test_an_object_that_contains_the_table_is_refused_with_the_way_to_write_it(tmp_path: Path, value: Any) -> None:
     (tmp_path / "log.json").write_text(json.dumps(value))

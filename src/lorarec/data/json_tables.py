@@ -63,7 +63,7 @@ def json_array(path: Path) -> Table:
     with opened(path) as stream:
         content = stream.read()
     try:
-        rows: list[Any] = json.loads(content.decode("utf-8-sig"), parse_constant={"NaN": None}.get)
+        rows: list[Any] = json.loads(content.decode("utf-8-sig"), parse_constant=_constant)
     except UnicodeDecodeError:
         refuse_other_encodings(path)
         raise
@@ -81,6 +81,11 @@ def json_array(path: Path) -> Table:
         return [row.get(names[index]) for row in rows]
 
     return column_table(str(path), names, lambda index: series_of(objects(index)), "table", objects=objects)
+
+
+def _constant(name: str) -> float | None:
+    """Return the value of NaN, which pandas writes for missing values, Infinity or -Infinity."""
+    return None if name == "NaN" else float(name)
 
 
 def _is_object(line: bytes) -> bool:
