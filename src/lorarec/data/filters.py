@@ -96,6 +96,8 @@ def remove_overlap(dataset: "Dataset", other: "Dataset", by: str = "items") -> "
     if rows.is_empty():
         raise LorarecError(f"{dataset.name}: nothing is left without the {by} of {other.name}")
     left = dataset.subset(rows, filter_note=f"without the {by} of {other.name} ({other.fingerprint})")
+    if unseen.is_empty():
+        return left
     stay = pl.concat([left.items.select(ITEM), unseen.select(ITEM)])
     items = dataset.items.join(stay, on=ITEM, how="semi", maintain_order="left")
     return dataset.from_frames(left.name, left.interactions, items, left.users, left.info)

@@ -154,7 +154,8 @@ def token_entropy(model: Any, examples: Sequence[Example], tokens: int) -> torch
     tokens after its end do not count.
     """
     reader = PromptReader(model, [example.prompt for example in examples])
-    ends = [_end_tokens(model) | {branch[-1] for branch in example.branches} for example in examples]
+    end_tokens = _end_tokens(model)
+    ends = [end_tokens | {branch[-1] for branch in example.branches} for example in examples]
     unfinished = torch.ones(len(examples), dtype=torch.bool, device=model.device)
     entropies, counted = [], []
     for step in range(tokens):

@@ -1,5 +1,6 @@
 """The linear layers of a causal language model that an adapter can be added to."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 #: Names of layers whose weights a model reads without calling the layer, by model type: an adapter has no effect there.
-NOT_CALLED = {"falcon_mamba": "dt_proj", "jamba": "dt_proj", "longcat_flash": "classifier", "mamba": "dt_proj"}
+NOT_CALLED = dict.fromkeys(("falcon_mamba", "jamba", "mamba"), ("dt_proj",)) | {"longcat_flash": ("classifier",)}
 
 #: Names of layers whose weights kernels read in training without calling the layer, by model type: with such kernels an
 #: adapter there would not be trained.
@@ -45,11 +46,11 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     These are the vocabulary projection, of which scores read single columns, and the layers in `NOT_CALLED`.
     """
     output: Any = getattr(model, "get_output_embeddings", lambda: None)
-    head, not_called = output(), NOT_CALLED.get(_model_type(model))
+    head = output()
     return {
         name: layer
         for name, layer in model.named_modules()
-        if layer is not head and name.rpartition(".")[2] != not_called and dimensions(layer) is not None
+        if layer is not head and not _is_listed(NOT_CALLED, model, name) and dimensions(layer) is not None
     }
 
 
@@ -65,11 +66,12 @@ def text_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def is_read_by_kernels(model: nn.Module, name: str) -> bool:
     """Return whether a layer of this name is one in `READ_BY_KERNELS`."""
-    return name.rpartition(".")[2] in READ_BY_KERNELS.get(_model_type(model), ())
+    return _is_listed(READ_BY_KERNELS, model, name)
 
 
-def _model_type(model: nn.Module) -> str:
-    return str(getattr(getattr(model, "config", None), "model_type", ""))
+def _is_listed(layers: Mapping[str, tuple[str, ...]], model: nn.Module, name: str) -> bool:
+    model_type = getattr(getattr(model, "config", None), "model_type", "")
+    return name.rpartition(".")[2] in layers.get(model_type, ())
 
 
 def is_mergeable(layer: nn.Module) -> bool:
