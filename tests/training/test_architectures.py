@@ -64,7 +64,7 @@ def test_layers_whose_weights_kernels_read_are_not_adapted(name: str) -> None:
     """On a GPU with the kernels of these models, training would not call the layer."""
     model = build(name, 96)
     assert not {each.rpartition(".")[2] for each in target_layers(model, "all-linear")} & {"out_proj", "dt_proj"}
-    with pytest.raises(LorarecError, match="cannot put an adapter on out_proj: it is no linear layer"):
+    with pytest.raises(LorarecError, match="an adapter on out_proj: no linear layer that the model calls in training"):
         target_layers(model, "out_proj")
 
 

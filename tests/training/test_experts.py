@@ -62,9 +62,7 @@ def test_records_of_train_are_read(kind, backbone, shop, tmp_path) -> None:
 def test_targets_that_are_no_linear_layers(target, backbone, shop, tmp_path) -> None:
     tokenizer = backbone.tokenizer
     backbone = Backbone(experts("mixtral", len(tokenizer)), tokenizer, "mixtral", "mixtral")
-    with pytest.raises(
-        LorarecError, match=f"{target}: it is no linear layer: choose from k_proj, o_proj, q_proj, v_proj"
-    ):
+    with pytest.raises(LorarecError, match=f"{target}: no linear layer .*: choose from k_proj, o_proj, q_proj, v_proj"):
         train(backbone, [shop], tmp_path / "adapter", TrainingConfig(target_modules=f"q_proj,{target}", **QUICK))
     assert not list(tmp_path.iterdir())
 

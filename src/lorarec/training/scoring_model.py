@@ -163,7 +163,8 @@ def target_layers(model: Any, target_modules: str) -> list[str]:
         found = [name for name in linear if name == target or name.endswith(f".{target}")]
         if not found or target.rpartition(".")[2] in fused:
             known = ", ".join(sorted(last - fused))
-            raise LorarecError(f"cannot put an adapter on {target}: it is no linear layer: choose from {known}")
+            reason = "no linear layer that the model calls in training has this name"
+            raise LorarecError(f"cannot put an adapter on {target}: {reason}: choose from {known}")
         chosen |= dict.fromkeys(found)
     return list(chosen)
 
