@@ -51,17 +51,25 @@ def _one_by_one(model: PreTrainedModel, example: Example, builder: PromptBuilder
     return one_by_one_likelihood(model, example.prompt, example.branches)
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_check_of_scoring(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    model = build(name, len(tokenizer))
+    if name in REFUSED:
+        with pytest.raises(LorarecError, match=model.config.model_type):
+            check_scoring(model)
+    else:
+        assert check_scoring(model).exact
+
+
 @pytest.mark.parametrize("readout", ["verdict", "likelihood"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_scores_equal_one_by_one(name: str, readout: str, tokenizer: PreTrainedTokenizerFast) -> None:
     """Prompts are scored by themselves, in a batch, in chunks, in the reverse order, and after they were cached."""
     model, builder = build(name, len(tokenizer)), PromptBuilder(tokenizer, readout)
     if name in REFUSED:
-        for scoring in (lambda: score(model, _examples(len(tokenizer)), builder), lambda: check_scoring(model)):
-            with pytest.raises(LorarecError, match=model.config.model_type):
-                scoring()
+        with pytest.raises(LorarecError, match=model.config.model_type):
+            score(model, _examples(len(tokenizer)), builder)
         return
-    assert check_scoring(model).exact
     examples = _fitting(model, builder)
     with torch.no_grad():
         expected = [_one_by_one(model, example, builder).numpy() for example in examples]
