@@ -118,7 +118,8 @@ def test_nothing_at_or_after_the_target_is_read(small_log: ClickLog) -> None:
 
 def test_a_folder_keeps_how_histories_are_retrieved(small_log: ClickLog, tmp_path: Path) -> None:
     options = CTRConfig(epochs=1, max_history=3)
-    similar, recent = (fit_ctr_model("din", small_log, options, embeddings=each) for each in (_vectors(), None))
+    rows = np.asfortranarray(_vectors())  # safetensors holds contiguous tensors only
+    similar, recent = (fit_ctr_model("din", small_log, options, embeddings=each) for each in (rows, None))
     assert (similar.record["history"], recent.record["history"]) == ("similar", "recent")
     events = small_log.rows("test")
     for name, found in (("similar", similar), ("recent", recent)):

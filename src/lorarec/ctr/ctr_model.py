@@ -88,7 +88,7 @@ class CTRModel:
         with new_folder(out, overwrite, FolderKind.CTR_MODEL) as folder:
             state = self.model.state_dict()
             if self.encoder.embeddings is not None:
-                state[EMBEDDINGS] = torch.from_numpy(self.encoder.embeddings)
+                state[EMBEDDINGS] = torch.from_numpy(self.encoder.embeddings).contiguous()
             save_file(state, folder / WEIGHTS)
             write_json(folder / RECORD, self.record)
 
