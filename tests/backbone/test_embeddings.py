@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorarec.backbone import title_embeddings
+from lorarec.backbone import mean_states, title_embeddings
 from lorarec.errors import LorarecError
 
 TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel", "green guide to a new white table", "brush"]
@@ -33,6 +33,19 @@ def test_embeddings_are_those_of_the_definition(any_backbone, token_budget):
 
 def test_fewer_dimensions_if_there_are_no_more(tiny_backbone):
     assert title_embeddings(tiny_backbone, TITLES, 99).shape == (len(TITLES), len(TITLES))
+
+
+@pytest.mark.parametrize("token_budget", [1, 20])
+def test_equal_titles_have_equal_embeddings(any_backbone, token_budget):
+    """Whatever titles they are batched with; the others are as many as before."""
+    titles = [*TITLES, "red lamp", *TITLES[::-1], "a red lamp", "red lamp"]
+    for embedded in (
+        mean_states(any_backbone, titles, token_budget),
+        title_embeddings(any_backbone, titles, 3, token_budget),
+    ):
+        for row, title in enumerate(titles):
+            np.testing.assert_array_equal(embedded[row], embedded[titles.index(title)])
+        assert len(np.unique(embedded, axis=0)) == len(set(titles))
 
 
 @pytest.mark.parametrize(

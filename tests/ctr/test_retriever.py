@@ -102,6 +102,7 @@ def test_items_without_direction_are_neither_near_nor_far():
     ("action", "message"),
     [
         (lambda one: Retriever(one, one, one, np.full((3, 2), np.nan)), "must be finite numbers"),
+        (lambda one: Retriever(one, one, one, np.full((3, 2), 1e39)), "must be finite numbers"),
         (lambda one: Retriever(one, one, one, np.ones(3)), r"of shape \(items, size\)"),
         (lambda one: Retriever(one, one + 5, one, np.ones((3, 2))), "item 5 has no embedding: there are 3"),
         (lambda one: Retriever(one, one, one[:0], np.ones((3, 2))), "1 users, 1 items and 0 timestamps"),

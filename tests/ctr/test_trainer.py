@@ -1,7 +1,9 @@
 """Behaviour of every click-through model: batches, padding, folders, seeds, unknown users and bad input."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +11,11 @@ import torch
 from torch.nn.functional import pad
 
 import lorarec.ctr.ctr_model as folders
-from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit_ctr_model
+from lorarec.ctr import MODELS, CTRConfig, CTRModel, NetworkConfig, fit_ctr_model
+from lorarec.ctr.autoint import AutoIntConfig
+from lorarec.ctr.caser import CaserConfig
 from lorarec.ctr.features import UNKNOWN, FeatureBatch, FeatureEncoder
+from lorarec.ctr.sasrec_ctr import SASRecCTRConfig
 from lorarec.ctr.sim import SIMConfig
 from lorarec.data.click_logs import ClickLog
 from lorarec.errors import LorarecError
@@ -113,7 +118,8 @@ def test_nothing_at_or_after_the_target_is_read(small_log: ClickLog) -> None:
 
 def test_a_folder_keeps_how_histories_are_retrieved(small_log: ClickLog, tmp_path: Path) -> None:
     options = CTRConfig(epochs=1, max_history=3)
-    similar, recent = (fit_ctr_model("din", small_log, options, embeddings=each) for each in (_vectors(), None))
+    rows = np.asfortranarray(_vectors())  # safetensors holds contiguous tensors only
+    similar, recent = (fit_ctr_model("din", small_log, options, embeddings=each) for each in (rows, None))
     assert (similar.record["history"], recent.record["history"]) == ("similar", "recent")
     events = small_log.rows("test")
     for name, found in (("similar", similar), ("recent", recent)):
@@ -201,6 +207,26 @@ def test_bad_fits(small_log: ClickLog) -> None:
             CTRConfig(**{option: value})  # type: ignore[arg-type]
 
 
+def test_a_training_that_diverges_is_refused(small_log: ClickLog) -> None:
+    with pytest.raises(LorarecError, match=r"din: the training diverged.*lower the learning rate"):
+        fit_ctr_model("din", small_log, CTRConfig(epochs=2, learning_rate=1e30))
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes", "message"),
+    [
+        (AutoIntConfig, {"num_heads": 3}, "option embedding_dim must be a multiple of num_heads, 3, got 16"),
+        (SASRecCTRConfig, {"hidden_size": 9}, "option hidden_size must be a multiple of num_heads, 2, got 9"),
+        (CaserConfig, {"window": 3}, r"option filter_heights must be numbers from 1 to window, 3, got \(1, 2, 3, 4\)"),
+        (CaserConfig, {"filter_heights": (0, 2)}, r"option filter_heights must be numbers from 1 to window, 10"),
+        (SIMConfig, {"hidden_units": ()}, "option hidden_units must be sizes of at least 1"),
+    ],
+)
+def test_sizes_that_do_not_fit_together(config: type[NetworkConfig], sizes: dict[str, Any], message: str) -> None:
+    with pytest.raises(LorarecError, match=message):
+        config(**sizes)
+
+
 def test_bad_folders(small_log: ClickLog, tmp_path: Path) -> None:
     folder = tmp_path / "crm"
     found = fit_ctr_model("deepfm", small_log, ONE_EPOCH)
@@ -214,6 +240,12 @@ def test_bad_folders(small_log: ClickLog, tmp_path: Path) -> None:
     other = planted_clicks(lambda profile, before, kind: kind < 3, users=40)
     with pytest.raises(LorarecError, match=f"was trained on other data .*not {other.fingerprint}"):
         CTRModel.load(folder, other)
+    record = json.loads((folder / "conventional.json").read_text())
+    for damage in ({"options": {}}, {"architecture": []}, {"architecture": {"size": 3}}):
+        (folder / "conventional.json").write_text(json.dumps({**record, **damage}))
+        with pytest.raises(LorarecError, match="does not hold the weights of a deepfm"):
+            CTRModel.load(folder, small_log)
+    (folder / "conventional.json").write_text(json.dumps(record))
     (folder / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(LorarecError, match="does not hold the weights of a deepfm"):
         CTRModel.load(folder, small_log)

@@ -106,3 +106,11 @@ def test_bad_ratios() -> None:
 def test_bad_ratings(rows: list[tuple[str, str, int, float | None]], message: str) -> None:
     with pytest.raises(LorarecError, match=message):
         click_log(_films(rows))
+
+
+@pytest.mark.parametrize("genres", [["Drama", "War"], 3])
+def test_genres_that_are_not_text(genres: object) -> None:
+    films = _random(0)
+    items = films.items.with_columns(genres=pl.Series([genres] * films.items.height))
+    with pytest.raises(LorarecError, match="films: column genres of the items must be text such as 'Drama, War', not "):
+        click_log(Dataset.from_frames("films", films.interactions, items))

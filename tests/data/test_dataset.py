@@ -102,6 +102,35 @@ def test_unusable_frames(frames: Frames, change: Callable[..., Frames], message:
         Dataset.from_frames("toy", *change(*frames))
 
 
+@pytest.mark.parametrize(
+    ("users", "message"),
+    [
+        ({"user_id": ["u1", "u2", "u1"]}, "users of toy: user 'u1' has more than one row: keep one"),
+        ({"user_id": ["u1", None]}, "users of toy: row 2 has no user_id"),
+        ({"name": ["u1"]}, "users of toy: no column user_id"),
+    ],
+)
+def test_unusable_users(frames: Frames, tmp_path: Path, users: dict[str, list[str | None]], message: str) -> None:
+    with pytest.raises(LorarecError, match=message):
+        Dataset.from_frames("toy", *frames, pl.DataFrame(users))
+    Dataset.from_frames("toy", *frames).save(tmp_path / "toy")
+    pl.DataFrame(users).write_parquet(tmp_path / "toy" / "users.parquet")
+    with pytest.raises(LorarecError, match=message.replace("of toy", "of .*toy")):
+        Dataset.load(tmp_path / "toy")
+
+
+def test_a_profile_of_nan_is_missing(frames: Frames) -> None:
+    users = frames[0].select("user_id").unique().sort("user_id").head(2).with_columns(age=pl.Series([float("nan"), 20]))
+    dataset = Dataset.from_frames("toy", *frames, users)
+    assert dataset.users is not None
+    assert dataset.users["age"].to_list() == [None, 20]
+
+
+def test_a_folder_whose_name_looks_like_a_pattern(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.save(tmp_path / "toy[1]*")
+    assert_frame_equal(Dataset.load(tmp_path / "toy[1]*").items, dataset.items)
+
+
 def test_a_folder_that_is_not_a_dataset(tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match="is not a dataset folder"):
         Dataset.load(tmp_path / "nowhere")

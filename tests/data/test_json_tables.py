@@ -27,6 +27,11 @@ def test_ids_of_several_types_are_refused_as_in_data_frames(tmp_path: Path, ids:
 
 
 @pytest.mark.parametrize("lines", [True, False])
+def test_a_file_whose_name_looks_like_a_pattern(tmp_path: Path, lines: bool) -> None:
+    assert _import(tmp_path / "log[1]*.json", [{}, {}], lines).interactions.height == 2
+
+
+@pytest.mark.parametrize("lines", [True, False])
 @pytest.mark.parametrize("ids", [(7, 8), ("7", "8"), (7, "a8"), (2**70, 2**70 + 1), (7.5, 8.5), ("1e5", "007")])
 def test_ids_are_kept_as_written(tmp_path: Path, ids: tuple[Any, Any], lines: bool) -> None:
     dataset = _import(tmp_path / "log.json", [{"user_id": each} for each in ids], lines)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.io import RunDir
+from lorarec.io import RunDir, run_dir
 from lorarec.io.artefacts import read_json
 
 IDENTITY: dict[str, Any] = {"dataset": "shop", "options": {"lr": 0.1, "layers": ("q", "v")}}
@@ -69,3 +69,15 @@ def test_a_record_with_details(tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match=r"rank\.json does not say which ranking"):
         run_dir.open()
     assert not run_dir.matches()
+
+
+def test_a_first_write_that_fails_leaves_no_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise LorarecError("cannot write to run.json: No space left on device")
+
+    monkeypatch.setattr(run_dir, "write_json", full)
+    (tmp_path / "mine").mkdir()
+    for folder in ("mine", "runs/one"):
+        with pytest.raises(LorarecError, match="No space left"):
+            RunDir(tmp_path / folder, IDENTITY).open()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -20,6 +20,7 @@ import lorarec
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, ItemFilter
 from lorarec.errors import LorarecError
+from lorarec.io import run_dir
 from lorarec.ranking import Ranker, recommend
 from lorarec.ranking.population import LocalExecutor, PopulationConfig, PopulationScorer, read_population
 from lorarec.ranking.population_parts import Part, recommend_to_folder, split_into_parts
@@ -146,6 +147,36 @@ def test_folder_of_another_run_is_refused(
     (out / "rank.json").unlink()
     with pytest.raises(LorarecError, match="out exists already"):
         recommend_to_folder(executor, users, out, 2)
+
+
+def test_a_folder_beside_it_that_is_the_users_own_is_kept(
+    executor: LocalExecutor, config: PopulationConfig, shop: Dataset, tmp_path: Path
+) -> None:
+    """A run that replaces a folder writes to OUT.work, and removes what another such run left there, nothing else."""
+    out, work, users = tmp_path / "out", tmp_path / "out.work", read_population(shop)[:2]
+    recommend_to_folder(executor, users, out)
+    work.mkdir()
+    (work / "notes.txt").write_text("mine")
+    with pytest.raises(LorarecError, match=r"out\.work is no recommendations folder.*remove it yourself"):
+        recommend_to_folder(executor, users, out, overwrite=True)
+    assert (work / "notes.txt").read_text() == "mine"
+    (work / "notes.txt").rename(work / ".rank.json.a1b2c3d4.tmp")  # of a run that was killed while it wrote its record
+    recommend_to_folder(executor, users, out, overwrite=True)
+    recommend_to_folder(LocalExecutor(replace(config, top_k=3), shop), users, work)
+    recommend_to_folder(executor, users, out, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_first_write_that_fails_leaves_no_empty_folder(
+    executor: LocalExecutor, shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise LorarecError("cannot write to rank.json: No space left on device")
+
+    monkeypatch.setattr(run_dir, "write_json", full)
+    with pytest.raises(LorarecError, match="No space left"):
+        recommend_to_folder(executor, read_population(shop)[:2], tmp_path / "runs" / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 class _Elsewhere(LocalExecutor):

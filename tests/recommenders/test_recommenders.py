@@ -101,6 +101,16 @@ def test_one_case_scores_as_among_many_and_the_unknown_comes_last(name: str, cir
     assert np.isfinite(together[-1]).all()
 
 
+@pytest.mark.parametrize("name", ["bpr-mf", "sasrec", "p5"])
+def test_a_training_that_diverges_is_refused(name: str, circles: TrainingData) -> None:
+    """Also without validation cases, whose scores would not be numbers."""
+    split = replace(circles.split, valid=circles.split.valid.clear())
+    with pytest.raises(
+        LorarecError, match="the training diverged, its weights are not finite: lower the learning rate"
+    ):
+        _fit(name, replace(circles, split=split, cache_dir=None), learning_rate=1e30)
+
+
 @pytest.mark.parametrize("name", ["bpr-mf", "sasrec", "recformer", "p5"])
 def test_without_validation_cases_the_last_epoch_counts(
     name: str, circles: TrainingData, monkeypatch: pytest.MonkeyPatch

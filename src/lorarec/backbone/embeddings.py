@@ -16,6 +16,8 @@ def title_embeddings(
 ) -> np.ndarray:
     """Return unit vectors of titles: mean hidden states of the tokens, reduced by PCA (RecLoRA, arXiv 2408.03533).
 
+    Equal titles have equal vectors.
+
     Args:
         backbone: Backbone that reads the titles.
         titles: Two or more titles.
@@ -38,7 +40,10 @@ def title_embeddings(
     dimensions = min(dimensions, *means.shape)
     reduced = PCA(dimensions, svd_solver="covariance_eigh").fit_transform(means)
     norms = np.linalg.norm(reduced, axis=1, keepdims=True)
-    return np.divide(reduced, norms, out=np.zeros_like(reduced), where=norms > 0)
+    unit: np.ndarray = np.divide(reduced, norms, out=np.zeros_like(reduced), where=norms > 0)
+    # The rounding of a product depends on the row, so equal titles take the vector of the first one.
+    first: dict[str, int] = {}
+    return unit[[first.setdefault(title, row) for row, title in enumerate(titles)]]
 
 
 @torch.no_grad()
@@ -46,6 +51,8 @@ def mean_states(
     backbone: Backbone, titles: Sequence[str], token_budget: int | None = None, progress: bool = False
 ) -> np.ndarray:
     """Return the last hidden states averaged over each title's tokens, (titles, hidden_size) float32.
+
+    Equal titles have equal states: they are read once, since rounding depends on the other titles of a batch.
 
     Args:
         backbone: Backbone that reads the titles.
@@ -57,9 +64,11 @@ def mean_states(
         LorarecError: If a title has no tokens.
     """
     encoder = TextEncoder(backbone.tokenizer)
-    ids = [encoder.plain(title) for title in titles]
+    different = {title: row for row, title in enumerate(dict.fromkeys(titles))}
+    rows = [different[title] for title in titles]
+    ids = [encoder.plain(title) for title in different]
     if not all(ids):
-        raise LorarecError(f"title {ids.index([])} has no tokens: give every item a title")
+        raise LorarecError(f"title {rows.index(ids.index([]))} has no tokens: give every item a title")
     model, trunk = backbone.model, plan_for(backbone.model).trunk
 
     def read(batch: list[int]) -> np.ndarray:
@@ -72,4 +81,4 @@ def mean_states(
         return means
 
     budget = tokens_per_pass(model, token_budget)
-    return np.stack(map_batches(read, list(map(len, ids)), budget, "Reading titles", progress))
+    return np.stack(map_batches(read, list(map(len, ids)), budget, "Reading titles", progress))[rows]

@@ -226,7 +226,7 @@ def _executor(
 
 
 def _report_files(out: Path, counts: dict[str, int], as_json: bool) -> None:
-    files = pl.scan_parquet(out / "part-*.parquet")
+    files = pl.scan_parquet(sorted(out.glob("part-*.parquet")), glob=False)
     empty = files.filter(pl.col("item_ids").list.len() == 0).select(pl.len()).collect().item()
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **counts, "users_with_nothing_left": empty}))

@@ -23,12 +23,14 @@ class AutoIntConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_out_of_range(self, ("num_heads", "num_layers"), (), ())
+        self.refuse_indivisible("embedding_dim", "num_heads")
 
 
 class AutoInt(CTRNetwork[AutoIntConfig]):
     """Apply self-attention between fields with residual connections (section 4.4).
 
-    The final layers read its output and the embeddings, as in AutoInt+; without them it is well below DeepFM.
+    The final layers read its output and the embeddings, as in AutoInt+; without them it is well below DeepFM. Attention
+    is that of Transformers: products are divided by the root of a head's size, and a linear map joins the heads.
     """
 
     config_class = AutoIntConfig

@@ -8,7 +8,7 @@ from torch import nn
 from lorarec.ctr.embeddings import EmbeddedBatch
 from lorarec.ctr.features import FeatureEncoder
 from lorarec.ctr.network import CTRNetwork, NetworkConfig
-from lorarec.errors import refuse_out_of_range
+from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.options import document_options, option
 
 
@@ -26,6 +26,10 @@ class CaserConfig(NetworkConfig):
         super().__post_init__()
         object.__setattr__(self, "filter_heights", tuple(self.filter_heights))  # JSON has lists
         refuse_out_of_range(self, ("window", "num_filters", "num_vertical_filters"), (), ())
+        if not all(1 <= height <= self.window for height in self.filter_heights):
+            raise LorarecError(
+                f"option filter_heights must be numbers from 1 to window, {self.window}, got {self.filter_heights}"
+            )
 
 
 class Caser(CTRNetwork[CaserConfig]):

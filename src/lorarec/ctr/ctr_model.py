@@ -88,7 +88,7 @@ class CTRModel:
         with new_folder(out, overwrite, FolderKind.CTR_MODEL) as folder:
             state = self.model.state_dict()
             if self.encoder.embeddings is not None:
-                state[EMBEDDINGS] = torch.from_numpy(self.encoder.embeddings)
+                state[EMBEDDINGS] = torch.from_numpy(self.encoder.embeddings).contiguous()
             save_file(state, folder / WEIGHTS)
             write_json(folder / RECORD, self.record)
 
@@ -118,7 +118,7 @@ class CTRModel:
             encoder = FeatureEncoder(log, record["options"]["max_history"], embeddings)
             model = new_network(record["model"], encoder, _network_config(record["model"], record["architecture"]))
             model.load_state_dict(state)
-        except (OSError, RuntimeError, TypeError, SafetensorError) as error:
+        except (AttributeError, KeyError, OSError, RuntimeError, TypeError, SafetensorError) as error:
             raise LorarecError(f"{folder / WEIGHTS} does not hold the weights of a {record['model']}") from error
         return cls(model, encoder, record)
 

@@ -32,6 +32,20 @@ class NetworkConfig:
         if not self.hidden_units or min(self.hidden_units) < 1:
             raise LorarecError(f"option hidden_units must be sizes of at least 1, got {self.hidden_units}")
 
+    def refuse_indivisible(self, size: str, heads: str) -> None:
+        """Refuse a size that the heads of an attention layer cannot share evenly.
+
+        Args:
+            size: Name of the option of the size.
+            heads: Name of the option of the number of heads.
+
+        Raises:
+            LorarecError: The size is not a multiple of the number of heads.
+        """
+        given, number = getattr(self, size), getattr(self, heads)
+        if given % number:
+            raise LorarecError(f"option {size} must be a multiple of {heads}, {number}, got {given}")
+
 
 Config = TypeVar("Config", bound=NetworkConfig)
 

@@ -32,9 +32,11 @@ class Retriever:
     """
 
     def __init__(self, user: np.ndarray, item: np.ndarray, time: np.ndarray, embeddings: np.ndarray) -> None:
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused
+            embeddings = np.asarray(embeddings, np.float32)
         if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
             raise LorarecError("embeddings must be finite numbers of shape (items, size)")
-        self._embeddings = normalize(torch.from_numpy(np.asarray(embeddings, np.float32)), dim=1)
+        self._embeddings = normalize(torch.from_numpy(embeddings), dim=1)
         self._check(user, item, time)
         self._order = np.lexsort((time, user))
         self._item = torch.from_numpy(np.asarray(item, np.int64)[self._order])
@@ -112,7 +114,7 @@ def _first_alike(user: np.ndarray, item: np.ndarray, embeddings: np.ndarray) -> 
         item: Rows of `embeddings` (n,).
         embeddings: Item vectors (items, size).
     """
-    vectors = np.asarray(embeddings, np.float32) + 0.0  # adding zero turns -0 into 0
+    vectors = embeddings + 0.0  # adding zero turns -0 into 0
     different: dict[bytes, int] = {}
     numbers = [different.setdefault(sha256(vector.tobytes()).digest(), len(different)) for vector in vectors]
     pairs = np.asarray(user, np.int64) * len(vectors) + np.array(numbers, np.int64)[item]

@@ -25,6 +25,7 @@ class SASRecCTRConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_out_of_range(self, ("hidden_size", "num_heads", "num_layers", "max_positions"), (), ())
+        self.refuse_indivisible("hidden_size", "num_heads")
 
 
 class SASRecCTR(CTRNetwork[SASRecCTRConfig]):

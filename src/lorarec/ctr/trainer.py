@@ -18,7 +18,7 @@ from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import track, versions
 from lorarec.metrics import auc
 from lorarec.options import convert_options, document_options, option
-from lorarec.recommenders import EarlyStopping
+from lorarec.recommenders import EarlyStopping, refuse_divergence
 from lorarec.scoring import evaluation_mode
 
 
@@ -118,8 +118,8 @@ def train(
         The validation AUC of every epoch.
 
     Raises:
-        LorarecError: There are no training events, they are not of the training part, or training or validation events
-            all have the same label.
+        LorarecError: There are no training events, they are not of the training part, training or validation events
+            all have the same label, or the training diverges.
     """
     if (log.part[events] != PARTS.index(TRAIN)).any():
         raise LorarecError(f"{log.dataset.name}: events outside the training part cannot be trained on")
@@ -137,6 +137,7 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        refuse_divergence(model, title)
         with evaluation_mode(model):
             probabilities = read_events(
                 lambda batch: model(batch).sigmoid(), batch_of, valid, f"Scoring with {title}", progress

@@ -126,7 +126,7 @@ def click_log(
 
     Raises:
         LorarecError: An interaction has no rating or one outside 0 to `stars`, all labels are the same, the ratios are
-            not three positive numbers, or a part is empty.
+            not three positive numbers, a part is empty, or genres are not text.
 
     Examples:
         >>> from lorarec.data import click_log, load_sample
@@ -137,6 +137,7 @@ def click_log(
     rows = dataset.interactions
     warn_of_positions(rows, dataset.name)
     _check_ratings(rows, dataset.name, stars)
+    _check_genres(dataset)
     label = (rows[RATING] >= positive_from).to_numpy().astype(np.int8)
     if label.all() or not label.any():
         subject = "every rating is" if label.all() else "no rating is"
@@ -178,3 +179,12 @@ def _check_ratings(rows: pl.DataFrame, name: str, stars: float) -> None:
             f"has the rating {rating}, outside 0 to {stars:g}: fix or remove it, or set option stars to the highest"
         )
     raise LorarecError(f"{name}: item {item} of user {user} {problem}")
+
+
+def _check_genres(dataset: Dataset) -> None:
+    kind = dataset.items.schema.get("genres", pl.String())
+    if kind not in (pl.String, pl.Null):
+        raise LorarecError(
+            f"{dataset.name}: column genres of the items must be text such as 'Drama, War', not {kind}: "
+            "convert or rename it"
+        )

@@ -33,7 +33,7 @@ from lorarec.data.sources.frames import (
 from lorarec.data.sources.table import Columns, raw_log
 from lorarec.data.split import Split
 from lorarec.data.tables import BadTimes, Decimal, Ids, Order, TableFormat
-from lorarec.data.validation import canonical_interactions, canonical_items, check_items_known, read_parquet
+from lorarec.data.validation import canonical_tables, read_parquet
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, JsonObject, new_folder, read_json, write_json
 
@@ -93,14 +93,11 @@ class Dataset(AppendMixin, PushToHubMixin):
             info: Entries of `dataset.json` that are known already: source, licence, filters.
 
         Raises:
-            LorarecError: A column is missing, a value is null, a title is empty, or an item is unknown or has several
-                rows.
+            LorarecError: A column is missing, a value is null, a title is empty, an item is unknown, or an item or a
+                user has several rows.
         """
-        interactions = canonical_interactions(interactions, name)
-        items = canonical_items(items, name)
-        check_items_known(interactions, items, name)
+        interactions, items, users = canonical_tables(interactions, items, users, name)
         if users is not None:
-            users = users.with_columns(pl.col(USER).cast(pl.String))
             users = users.join(interactions.select(USER).unique(), on=USER, how="semi").sort(USER)
         counts = {"users": interactions[USER].n_unique(), "items": items.height, "interactions": interactions.height}
         known = {"source": None, "licence": None, "filters": [], **(info or {})}
@@ -329,14 +326,16 @@ class Dataset(AppendMixin, PushToHubMixin):
         info = read_json(folder / "dataset.json")
         if not isinstance(info, dict) or not {"name", "counts", "fingerprint"} <= info.keys():
             raise LorarecError(f"{folder / 'dataset.json'} lacks name, counts or fingerprint: import the dataset again")
-        interactions = canonical_interactions(read_parquet(folder / "interactions.parquet"), folder)
-        items = canonical_items(read_parquet(folder / "items.parquet"), folder)
-        check_items_known(interactions, items, folder)
+        has_users = (folder / "users.parquet").is_file()
+        interactions, items, users = canonical_tables(
+            read_parquet(folder / "interactions.parquet"),
+            read_parquet(folder / "items.parquet"),
+            read_parquet(folder / "users.parquet") if has_users else None,
+            folder,
+        )
         counts = {"items": items.height, "interactions": interactions.height}
         if counts != {key: info["counts"].get(key) for key in counts}:
             raise LorarecError(f"{folder}: dataset.json does not belong to these tables: import the dataset again")
-        has_users = (folder / "users.parquet").is_file()
-        users = read_parquet(folder / "users.parquet") if has_users else None
         return cls(info["name"], interactions, items, users, info, folder)
 
     def save(self, out: str | Path, overwrite: bool = False, split: Split | None = None) -> Self:

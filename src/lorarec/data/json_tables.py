@@ -1,5 +1,6 @@
 """Tables in JSON: an object on each line, or an array of objects."""
 
+import glob
 import json
 import re
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def json_lines(path: Path) -> Table:
             return None
         return [record.get(name) for _, record in records(path)]
 
-    lazy = pl.scan_ndjson(path, infer_schema_length=None)
+    lazy = pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None)  # it has no option glob
     table = lazy_table(str(path), lazy, name_row, name_faulty_line, objects=objects)
     if all(table.dtype(index).is_nested() for index in range(len(table.names))):
         raise LorarecError(f"{path} is a JSON object that contains a table ({', '.join(table.names)}): {_WAY}")

@@ -100,8 +100,8 @@ def _tables() -> tuple[pl.DataFrame, pl.DataFrame]:
     if not sample.is_dir():
         raise LorarecError("the bundled sample was removed from this installation: use a dataset of your own")
     with as_file(sample) as folder:
-        ratings = pl.read_parquet(folder / "ratings.parquet")
-        movies = pl.read_parquet(folder / "movies.parquet")
+        ratings = pl.read_parquet(folder / "ratings.parquet", glob=False)
+        movies = pl.read_parquet(folder / "movies.parquet", glob=False)
     as_text = pl.col(USER, ITEM).cast(pl.String)
     ratings = ratings.select(as_text, pl.col(TIME).cast(pl.Int64), pl.col(RATING).cast(pl.Float32))
     return ratings, movies.select(pl.col(ITEM).cast(pl.String), TITLE, "genres")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import polars as pl
+from polars import selectors
 
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.errors import LorarecError
@@ -21,12 +22,32 @@ def read_parquet(path: Path, remedy: str = "import the dataset again") -> pl.Dat
         LorarecError: The file is missing or is not Parquet.
     """
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
     except FileNotFoundError:
         raise LorarecError(f"{path} is missing: {remedy}") from None
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
         raise LorarecError(f"{path} is not readable Parquet ({reason}): {remedy}") from error
+
+
+def canonical_tables(
+    interactions: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame | None, where: str | Path
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]:
+    """Return the tables of a dataset with the columns and types that `Dataset` describes.
+
+    Args:
+        interactions: Interactions of users with items.
+        items: Items.
+        users: Users, or None.
+        where: Name or folder of the dataset, for error messages.
+
+    Raises:
+        LorarecError: A column is missing, a value is null, a title is empty, an item is unknown, or an item or a user
+            has several rows.
+    """
+    interactions, items = canonical_interactions(interactions, where), _canonical_items(items, where)
+    _check_items_known(interactions, items, where)
+    return interactions, items, None if users is None else _canonical_users(users, where)
 
 
 def canonical_interactions(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
@@ -44,7 +65,7 @@ def canonical_interactions(frame: pl.DataFrame, where: str | Path) -> pl.DataFra
     return frame.sort(USER, TIME, maintain_order=True)
 
 
-def canonical_items(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
+def _canonical_items(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
     _require(frame, (ITEM, TITLE), f"items of {where}")
     frame = frame.with_columns(pl.col(ITEM, TITLE).cast(pl.String))
     _refuse_nulls(frame[ITEM], f"items of {where}")
@@ -60,7 +81,18 @@ def canonical_items(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
     return frame.select(ITEM, TITLE, pl.exclude(ITEM, TITLE)).sort(ITEM)
 
 
-def check_items_known(interactions: pl.DataFrame, items: pl.DataFrame, where: str | Path) -> None:
+def _canonical_users(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
+    """Return users with ids as text, and with nulls for NaN, which is a missing value as well."""
+    _require(frame, (USER,), f"users of {where}")
+    frame = frame.with_columns(pl.col(USER).cast(pl.String), selectors.float().exclude(USER).fill_nan(None))
+    _refuse_nulls(frame[USER], f"users of {where}")
+    repeated = frame.filter(pl.col(USER).is_duplicated())
+    if repeated.height:
+        raise LorarecError(f"users of {where}: user {repeated[USER][0]!r} has more than one row: keep one")
+    return frame
+
+
+def _check_items_known(interactions: pl.DataFrame, items: pl.DataFrame, where: str | Path) -> None:
     unknown = interactions.select(pl.col(ITEM).unique()).join(items, on=ITEM, how="anti")
     if unknown.height:
         raise LorarecError(

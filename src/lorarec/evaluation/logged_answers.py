@@ -51,7 +51,7 @@ def read_answers(folder: str | Path) -> pl.DataFrame:
     parts = []
     for file in files:
         try:
-            part = pl.read_parquet(file)
+            part = pl.read_parquet(file, glob=False)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise LorarecError(f"{file} is not a readable Parquet file: {' '.join(str(error).split())}") from error
         if part.schema != ANSWER_SCHEMA:

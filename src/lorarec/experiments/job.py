@@ -178,7 +178,7 @@ def _hardware() -> JsonObject:
 
 def read_ranks(out: Path, job: Job, setting: str) -> np.ndarray:
     """Return the ranks of the targets, (cases,), in the order of the cases."""
-    ranks = pl.read_parquet(_ranks_file(out, job)).filter(pl.col(_SETTING) == setting)
+    ranks = pl.read_parquet(_ranks_file(out, job), glob=False).filter(pl.col(_SETTING) == setting)
     return ranks[_RANK].to_numpy()
 
 

@@ -1,4 +1,5 @@
 from .artefacts import JsonObject as JsonObject
+from .artefacts import created_folder as created_folder
 from .artefacts import file_fingerprint as file_fingerprint
 from .artefacts import new_file as new_file
 from .artefacts import new_folder as new_folder

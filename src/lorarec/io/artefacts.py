@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,25 @@ def _exchange_folders(made: Path, target: Path) -> None:
                 former.rename(target)
                 raise
     shutil.rmtree(former, ignore_errors=True)
+
+
+@contextmanager
+def created_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents; if the block fails, those that were made and are still empty are removed again.
+
+    Raises:
+        LorarecError: The disk cannot be written to.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # a folder that is not empty stays, and its parents with it
+            for each in made:
+                each.rmdir()
+        raise
 
 
 def remove_folder(folder: Path) -> None:

@@ -110,10 +110,10 @@ def personalize(
     Stage 1 fits the click-through model, or uses a trained one. Stage 2 draws the few-shot sample, writes each event as
     a prompt with the past ratings most similar to its target, and trains router and meta-LoRAs by cross-entropy on the
     log-odds of yes; the click-through model and the backbone are frozen. Finally all models predict the test events;
-    an event whose user or target does not occur in the training part falls back to the router's mean weights over the
-    sample (see `lorarec.personal.fallback`). Beyond the paper, a last row is the weighted mean of the log-odds of the
-    click-through model and the personal LoRA; 2,000 validation events choose its weight (see `lorarec.personal.blend`).
-    The LoRAs use no validation events, and nothing is chosen on test events.
+    an event of a user without a history, or of a target of which the training part knows nothing, falls back to the
+    router's mean weights over the sample (see `lorarec.personal.fallback`). Beyond the paper, a last row is the
+    weighted mean of the log-odds of the click-through model and the personal LoRA; 2,000 validation events choose its
+    weight (see `lorarec.personal.blend`). The LoRAs use no validation events, and nothing is chosen on test events.
 
     Args:
         backbone: Backbone that the LoRAs are trained on.

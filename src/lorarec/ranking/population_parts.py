@@ -1,5 +1,6 @@
 """A folder of Parquet files with recommendations, one row per user, that an interrupted run can resume."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from lorarec.io import (
     JsonObject,
     Progress,
     RunDir,
+    created_folder,
     disk_errors,
     only_writer,
     read_json,
@@ -78,10 +80,21 @@ def refuse_other_folder(out: Path, overwrite: bool = False) -> None:
 
     Raises:
         LorarecError: The folder is not empty and is not one of `recommend_to_folder`, or it would be overwritten and
-            holds other files besides its parts.
+            holds other files besides its parts; or OUT.work, where the new parts would be written, holds something
+            else.
     """
     if overwrite or not (out / RECORD).is_file():
         refuse_existing(out, overwrite, FolderKind.RECOMMENDATIONS)
+    if overwrite:
+        work = _work_folder(out)
+        remove_leftovers_inside(work)  # of a run that was killed while it wrote its record
+        refuse_existing(work, True, FolderKind.RECOMMENDATIONS)
+
+
+def _work_folder(out: Path) -> Path:
+    """Return the folder in which parts are written until they replace those of `out`, on the same disk."""
+    target = Path(os.path.realpath(out))
+    return target.with_name(f"{target.name}.work")
 
 
 def recommend_to_folder(
@@ -119,13 +132,14 @@ def recommend_to_folder(
     counts = {"users": len(users), "parts": len(parts)}
     details = {"counts": counts, **(names or {}), "versions": versions(), "complete": False}
     replaces = overwrite and (out / RECORD).is_file()
-    folder = out.with_name(f"{out.name}.work") if replaces else out
+    folder = _work_folder(out) if replaces else out
     run_dir = RunDir(folder, identity, record=RECORD, key="made_of", kind="recommendation run")
-    if replaces and not run_dir.matches():
-        remove_folder(folder)
+    if replaces and folder.exists() and not run_dir.matches():
+        with only_writer(folder):
+            remove_folder(folder)
     parts_before = _score_missing(executor, parts, run_dir, details, progress)
     if replaces:
-        with only_writer(folder):
+        with only_writer(folder), disk_errors(out, folder):
             replace_folder(folder, out, FolderKind.RECOMMENDATIONS)
     return {**counts, "parts_before": parts_before}
 
@@ -135,9 +149,7 @@ def _score_missing(
 ) -> int:
     """Score the parts that are missing in a folder; return the number of parts that were there already."""
     users, out = sum(len(part.users) for part in parts), run_dir.path
-    with disk_errors(out.parent):
-        out.mkdir(parents=True, exist_ok=True)
-    with only_writer(out):
+    with created_folder(out), only_writer(out):
         run_dir.open(details)
         remove_leftovers_inside(out)
         left = missing(parts, out)

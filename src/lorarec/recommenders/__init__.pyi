@@ -11,6 +11,7 @@ from .bpr_mf import BPRMFConfig as BPRMFConfig
 from .cache import cached_dir as cached_dir
 from .cache import cached_tensors as cached_tensors
 from .early_stopping import EarlyStopping as EarlyStopping
+from .early_stopping import refuse_divergence as refuse_divergence
 from .ease import EASE as EASE
 from .ease import EASEConfig as EASEConfig
 from .evidence import make_evidence as make_evidence

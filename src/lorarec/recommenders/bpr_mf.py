@@ -14,7 +14,7 @@ from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import track
 from lorarec.options import document_options, option
 from lorarec.recommenders.dot_product import DotProductScorer
-from lorarec.recommenders.early_stopping import EarlyStopping
+from lorarec.recommenders.early_stopping import EarlyStopping, refuse_divergence
 from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.recommender_config import RecommenderConfig
 from lorarec.recommenders.training_data import TrainingData
@@ -100,6 +100,7 @@ class BPRMF(ScorerRecommender[BPRMFConfig]):
                 optimizer.zero_grad()
                 model.loss(batch, config.weight_decay).backward()
                 optimizer.step()
+            refuse_divergence(model, "BPR-MF")
             if data.has_validation_cases and stopping.step(data.validation_ndcg(_scorer(data, model))):
                 break
         stopping.restore()

@@ -1,7 +1,9 @@
-"""Early stopping that remembers the weights of the best epoch."""
+"""What happens after an epoch: a diverged training is refused, and early stopping remembers the best weights."""
 
 import torch
 from torch import nn
+
+from lorarec.errors import LorarecError
 
 
 class EarlyStopping:
@@ -35,3 +37,17 @@ class EarlyStopping:
         """Load the weights of the best epoch into the model; do nothing before the first epoch."""
         if self._weights:
             self.model.load_state_dict(self._weights)
+
+
+def refuse_divergence(model: nn.Module, title: str) -> None:
+    """Refuse a model whose training has diverged; call it after each epoch.
+
+    Args:
+        model: Model that is trained.
+        title: Name of the model in the error message.
+
+    Raises:
+        LorarecError: A parameter is not finite.
+    """
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise LorarecError(f"{title}: the training diverged, its weights are not finite: lower the learning rate")

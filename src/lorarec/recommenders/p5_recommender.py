@@ -24,7 +24,7 @@ from lorarec.io import track
 from lorarec.options import document_options, option
 from lorarec.recommenders.bpr_mf import chose_everything, sample_negatives
 from lorarec.recommenders.dot_product import UNKNOWN_ITEM_SCORE
-from lorarec.recommenders.early_stopping import EarlyStopping
+from lorarec.recommenders.early_stopping import EarlyStopping, refuse_divergence
 from lorarec.recommenders.interactions import known_items
 from lorarec.recommenders.p5_prompts import PADDING_TOKEN, P5Prompt, P5PromptBuilder, collate
 from lorarec.recommenders.recommender import ScorerRecommender
@@ -174,6 +174,7 @@ class P5(ScorerRecommender[P5Config]):
                 optimizer.zero_grad()
                 (-model.log_likelihoods(states, mask, torch.from_numpy(answers)).mean()).backward()
                 optimizer.step()
+            refuse_divergence(model, "P5")
             if data.has_validation_cases and stopping.step(data.validation_ndcg(scorer)):
                 break
         stopping.restore()

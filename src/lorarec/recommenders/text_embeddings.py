@@ -112,8 +112,9 @@ def _fit_lsa(corpus: tuple[str, ...], size: int) -> tuple[Any, Any]:
         vectors = vectorizer.fit_transform(corpus)
     except ValueError:  # "empty vocabulary": titles of single characters
         return vectorizer, None
-    # Vectors of equal singular values are decided by rounding, which depends on the number of threads.
-    with threadpool_limits(1, user_api="blas"):
+    # Vectors of equal singular values are decided by rounding, which depends on the number of threads. The share of the
+    # variance, which is not used, is no number if all titles are equal.
+    with threadpool_limits(1, user_api="blas"), np.errstate(invalid="ignore"):
         projection = TruncatedSVD(min(size, *vectors.shape), random_state=0).fit(vectors)
     # Directions that the corpus does not have are arbitrary; a title that is not in the corpus might have them.
     singular_values = projection.singular_values_

@@ -155,7 +155,10 @@ class AnswerLog:
         """
         self.flush()
         with locked(self.folder / LOCK):
-            parts = [pl.read_parquet(file).filter(pl.col("user_id") == user) for file in answer_files(self.folder)]
+            parts = [
+                pl.read_parquet(file, glob=False).filter(pl.col("user_id") == user)
+                for file in answer_files(self.folder)
+            ]
         return pl.concat([ANSWER_SCHEMA.to_frame(), *parts]).sort("time", maintain_order=True)
 
     def delete(self, user: str) -> int:
@@ -172,9 +175,9 @@ class AnswerLog:
             with new_file(self.folder / DELETED / _hashed(user)) as temporary:
                 temporary.write_text(datetime.now(UTC).isoformat(), encoding="utf-8")
             for file in answer_files(self.folder):
-                found = int((pl.read_parquet(file, columns=["user_id"])["user_id"] == user).sum())
+                found = int((pl.read_parquet(file, columns=["user_id"], glob=False)["user_id"] == user).sum())
                 if found:
-                    kept = pl.read_parquet(file).filter(pl.col("user_id").ne_missing(user))
+                    kept = pl.read_parquet(file, glob=False).filter(pl.col("user_id").ne_missing(user))
                     if kept.height:
                         with new_file(file) as temporary:
                             kept.write_parquet(temporary)

@@ -68,7 +68,7 @@ def _ratings_only(path: Path) -> pl.DataFrame:
     fields = first_line(path).split(",")
     check_gzip(path)  # polars unpacks whatever it is given
     header = any(field in names for field in fields for names in _FIELDS.values())
-    lazy = pl.scan_csv(path, has_header=header, infer_schema=False)
+    lazy = pl.scan_csv(path, has_header=header, infer_schema=False, glob=False)
     names = column_names(lazy, path)
     if header:
         chosen = _choose(names, path)

@@ -31,7 +31,7 @@ def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed
         tested. `seconds`: time of each row. `failed`: as given.
     """
     records = {path.stem: read_json(path) for path in sorted((out / ROWS).glob("*.json"))}
-    predictions = {name: pl.read_parquet(predictions_file(out, name)) for name in records}
+    predictions = {name: pl.read_parquet(predictions_file(out, name), glob=False) for name in records}
     for name, row in records.items():  # rows of earlier versions have no intervals
         labels, own = predictions[name][LABEL].to_numpy(), predictions[name][PROBABILITY].to_numpy()
         row["intervals"] = row.get("intervals") or intervals_of(metrics_of(own, labels))

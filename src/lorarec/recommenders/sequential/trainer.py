@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lorarec.io import track
-from lorarec.recommenders.early_stopping import EarlyStopping
+from lorarec.recommenders.early_stopping import EarlyStopping, refuse_divergence
 from lorarec.recommenders.sequential.config import NextItemConfig
 from lorarec.recommenders.sequential.next_item_model import PADDING, IdEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.registry import SEQUENCE_ENCODERS
@@ -98,6 +98,9 @@ def train_next_item(
         valid: Metric of the model, higher is better, computed after each epoch; the weights of the best epoch are
             restored. If it is None, the model has the weights of the last epoch.
         progress: Whether to show a progress bar.
+
+    Raises:
+        LorarecError: The training diverges.
     """
     generator = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -111,6 +114,7 @@ def train_next_item(
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
+        refuse_divergence(model, "next-item model")
         if valid is not None:
             with evaluation_mode(model):
                 metric = valid(model)

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 from lorarec.data import Dataset
 from lorarec.io import track
 from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
-from lorarec.recommenders.early_stopping import EarlyStopping
+from lorarec.recommenders.early_stopping import EarlyStopping, refuse_divergence
 from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.sequential.trainer import batches_by_length, next_item_positions
 from lorarec.recommenders.training_data import TrainingData
@@ -85,6 +85,7 @@ def pretrain(data: TrainingData, config: RecFormerConfig) -> RecFormerEncoder:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        refuse_divergence(encoder, "RecFormer")
     return encoder
 
 
@@ -109,6 +110,7 @@ def fine_tune(data: TrainingData, model: RecFormerModel) -> None:
             if stage == 1:
                 model.encode_items()
             _train_epoch(model, data.histories, len(data.train_items), optimizer, generator)
+            refuse_divergence(model, "RecFormer")
             if data.has_validation_cases and stopping.step(data.validation_ndcg(_scorer(data, model))):
                 break
         stopping.restore()
