@@ -254,3 +254,8 @@ def test_a_catalogue_that_lacks_items_of_the_index_is_refused(shop: Dataset, lig
     fewer = shop.subset(shop.interactions.filter(pl.col("item_id") != "i03"), filter_note="one item less")
     with pytest.raises(LorarecError, match=r"lacks \d+ items of the index, the first is '\w+': build the index again"):
         light.with_catalogue(fewer)
+
+
+def test_an_empty_pool_is_refused(light: Index) -> None:
+    with pytest.raises(LorarecError, match="a pool must have at least one item, got 0"):
+        light.propose(["i01"], pool=0)

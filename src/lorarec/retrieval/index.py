@@ -248,7 +248,12 @@ class Index:
             history: Item ids in time order, of any user; unknown ids are ignored.
             pool: Maximum number of candidates.
             blocked: Mask of the items that must not be proposed besides those of the history, see `blocked`.
+
+        Raises:
+            LorarecError: `pool` is below 1.
         """
+        if pool < 1:
+            raise LorarecError(f"a pool must have at least one item, got {pool}")
         rows, excluded = self._query(history, blocked)
         rankings = {name: source.find(rows, pool, excluded).tolist() for name, source in self.sources.items()}
         weights = WEIGHTS if RULES in rankings else {}
