@@ -30,7 +30,7 @@ QUICK = {
     "train": "--samples 4 --epochs 1 --batch-size 4 --eval-users 4",
     "mix": "--prompts 2",
     "evaluate": "--limit 2",
-    "recommend": "--pool 5",
+    "recommend": "--pool 5 --top 5",
 }
 
 

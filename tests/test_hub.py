@@ -96,7 +96,7 @@ def test_commands_take_hub_ids(pushed: Hub, models: Path, tmp_path: Path, monkey
         "--out",
         "lists",
         "--pool",
-        5,
+        10,
         *backbone,
     )
     with pytest.raises(LorarecError, match="the hub's cache, which is not changed"):

@@ -64,10 +64,10 @@ def test_adapters_and_next_item_models(
     found = _json("fuse", shop, *words, *options, "--out", tmp_path / "fused")
     assert list(found["weights"]) == ["plug-in", "other", "sasrec"]
     user = (shop, "--user", "u03", "--backbone", backbone_folder, "--fusion", tmp_path / "fused")
-    items = _json("recommend", *user, "--pool", "8")
+    items = _json("recommend", *user, "--pool", "8", "--top", "8")
     assert list(items[0]["parts"]) == ["plug-in", "other", "sasrec", "index", "new item"]
     with pytest.raises(LorarecError, match="belongs to another backbone"):
-        run("recommend", shop, "--user", "u03", "--fusion", tmp_path / "fused", "--pool", "8")
+        run("recommend", shop, "--user", "u03", "--fusion", tmp_path / "fused")
 
 
 def test_unisrec_needs_no_model_of_texts_but_may_have_one(shop: Path, text_encoder: str, tmp_path: Path) -> None:

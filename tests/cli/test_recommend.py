@@ -133,7 +133,7 @@ def test_without_ray(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_several_users_are_printed_or_written(shop: Path, backbone_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text("user_id\nu05\nu03\n")
-    words = ("recommend", shop, "--backbone", backbone_folder, "--pool", "5", "--user", "u07")
+    words = ("recommend", shop, "--backbone", backbone_folder, "--pool", "5", "--top", "5", "--user", "u07")
     assert list(json.loads(_run(*words, "--user", "u01", "--json"))) == ["u07", "u01"]
     listed = json.loads(_run(*words, "--users", tmp_path / "users.csv", "--json"))
     assert list(listed) == ["u03", "u05", "u07"]
@@ -153,6 +153,11 @@ def test_several_users_are_printed_or_written(shop: Path, backbone_folder: Path,
         (["--user", "u01", "--executor", "ray"], "--executor needs --out"),
         (["--all", "--out", "new", "--engine", "vllm"], "--engine cannot be used with --out"),
         (["--all", "--out", "new", "--deny", "list.txt"], "--deny cannot be used with --out"),
+        (["--user", "u01", "--pool", "3"], "10 items cannot be recommended from a pool of 3 candidates"),
+        (
+            ["--all", "--out", "new", "--top", "101"],
+            "101 items cannot be .* pool of at least 101, or ask for at most 100",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(shop: Path, words: list[str], message: str) -> None:

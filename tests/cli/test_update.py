@@ -56,6 +56,17 @@ def test_a_dataset_alone(home: Path) -> None:
     assert "untitled rows dropped" in text.stdout
 
 
+def test_a_dataset_that_leave_one_out_cannot_divide(home: Path) -> None:
+    """No split is drawn of the dataset before the update, which stays as it is."""
+    rows = [(f"v{user:02}", f"i{(user * 2 + place) % 50:02}", place) for user in range(30) for place in range(2)]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    titles = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(50)], "title": [f"lamp {k}" for k in range(50)]})
+    Dataset.from_polars(log, titles).save(home / "data" / "monday", overwrite=True)
+    files = sorted((home / "data" / "monday").iterdir())
+    assert update(home)["added"]["interactions"] == 60
+    assert sorted((home / "data" / "monday").iterdir()) == files
+
+
 def test_everything_is_continued_beside_what_it_was(home: Path, tiny_backbone) -> None:
     save_backbone(tiny_backbone, home / "backbone")
     backbone = ("--backbone", home / "backbone")

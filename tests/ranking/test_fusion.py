@@ -386,6 +386,20 @@ def test_names_of_other_parts_are_refused(log: tuple[Dataset, Split], tiny_backb
         fuse(dataset, {name: random_adapter(tiny_backbone, 1)}, CHEAP, backbone=tiny_backbone, split=split)
 
 
+def test_new_items_are_refused_where_the_fit_had_none(log: tuple[Dataset, Split]) -> None:
+    """Their weights would be 0, and the prior would place all of them before all known ones."""
+    dataset, split = log
+    known = set(split.train["history"].explode())
+    only_known = pl.col("candidates").list.filter(pl.element().is_in(list(known)))
+    closed = replace(split, valid=split.valid.with_columns(only_known))
+    fusion = fuse(dataset, recommenders=CHEAP, split=closed, config=FusionConfig(hidden_items=0, pool=0))
+    assert len(fusion.score(closed.valid)) == len(closed.valid)
+    new = sorted(dataset.titles.keys() - known)[0]
+    cases = closed.valid.head(2).with_columns(pl.concat_list("candidates", pl.lit(new)).alias("candidates"))
+    with pytest.raises(LorarecError, match=f"candidate '{new}' is a new item.*: fit it with option hidden_items above"):
+        fusion.score(cases)
+
+
 def test_a_fusion_without_a_pool(log: tuple[Dataset, Split]) -> None:
     fusion = fuse(log[0], recommenders=CHEAP, split=log[1], config=FusionConfig(pool=0))
     with pytest.raises(LorarecError, match="option pool"):

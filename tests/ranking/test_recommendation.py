@@ -1,5 +1,7 @@
 """Whole-catalogue recommendation: no items of the history, new items among the results, and reasons."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,7 +9,16 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, ItemFilter
 from lorarec.errors import LorarecError
-from lorarec.ranking import Fusion, Ranker, fuse, rank_items, recommend, recommend_next, recommend_users
+from lorarec.ranking import (
+    Fusion,
+    PopulationConfig,
+    Ranker,
+    fuse,
+    rank_items,
+    recommend,
+    recommend_next,
+    recommend_users,
+)
 from lorarec.recommenders import FusionConfig, NextItemConfig
 from lorarec.retrieval import Boost, Index, ItemRules
 from tests.factories import circle_log, dataset_of
@@ -225,4 +236,26 @@ def test_a_fusion_of_another_dataset_is_refused(circles: tuple[Dataset, Fusion],
     fusion = circles[1]
     for refused in (lambda: recommend(fusion, dataset, "a"), lambda: rank_items(fusion, dataset, ["3"], user="a")):
         with pytest.raises(LorarecError, match=r"the fusion was fitted to circles .* not to toy"):
+            refused()
+
+
+@pytest.mark.parametrize(
+    ("top_k", "pool", "message"),
+    [
+        (10, 3, "10 items cannot be recommended from a pool of 3 candidates: use a pool of at least 10, or ask for at"),
+        (0, 3, "top_k must be at least 1, got 0"),
+        (-1, 3, "top_k must be at least 1, got -1"),
+        (1, 0, "1 items cannot be recommended from a pool of 0 candidates"),
+    ],
+)
+def test_more_items_than_candidates_are_refused(
+    dataset: Dataset, tiny_backbone: Backbone, tmp_path: Path, top_k: int, pool: int, message: str
+) -> None:
+    ranker, index = Ranker(tiny_backbone), Index.build(dataset)
+    for refused in (
+        lambda: recommend(ranker, dataset, "a", top_k, pool),
+        lambda: recommend_next(ranker, index, dataset.titles, [], top_k, pool),
+        lambda: PopulationConfig(tmp_path, top_k=top_k, pool=pool),
+    ):
+        with pytest.raises(LorarecError, match=message):
             refused()

@@ -99,3 +99,10 @@ def test_cached_weights_belong_to_one_basis(dataset: Dataset, split: Split, monk
     assert text_source(data, LSA) == here
     monkeypatch.setattr("lorarec.recommenders.text_embeddings.lsa_embeddings", lambda *of: -lsa_embeddings(*of))
     assert text_source(data, LSA) != here
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("corpus", [["red lamp"], ["lamp"], ["lamp", "lamp", "lamp lamp"]])
+def test_a_corpus_of_one_title_or_one_word(corpus: list[str]) -> None:
+    embeddings = lsa_embeddings([*corpus, "chair"], corpus)
+    np.testing.assert_allclose(np.abs(embeddings), [[1.0]] * len(corpus) + [[0.0]], atol=1e-6)

@@ -243,7 +243,19 @@ def test_an_index_with_further_items_equals_one_that_is_built_with_them(
     larger = Dataset.from_frames("shop", shop.interactions, items)
     extended, built = Index.build(shop, options).with_catalogue(larger), Index.build(larger, options)
     assert extended.items == built.items
+    assert extended.record == built.record
     for history in (["i01", "i02"], ["a"], ["i05b", "i25"], ["i07"], [], ["z", "i30", "i31"]):
         assert extended.propose(history, 40) == built.propose(history, 40)
     found = {each.item_id for each in extended.propose(["i01"], 40)}
     assert "i05b" in found
+
+
+def test_a_catalogue_that_lacks_items_of_the_index_is_refused(shop: Dataset, light: Index) -> None:
+    fewer = shop.subset(shop.interactions.filter(pl.col("item_id") != "i03"), filter_note="one item less")
+    with pytest.raises(LorarecError, match=r"lacks \d+ items of the index, the first is '\w+': build the index again"):
+        light.with_catalogue(fewer)
+
+
+def test_an_empty_pool_is_refused(light: Index) -> None:
+    with pytest.raises(LorarecError, match="a pool must have at least one item, got 0"):
+        light.propose(["i01"], pool=0)

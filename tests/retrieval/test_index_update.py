@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from lorarec.data import Dataset
@@ -51,6 +53,37 @@ def test_counts_and_titles_are_exactly_those_of_a_new_index(shop, grown, tmp_pat
     assert loaded.propose(history, 20) == updated.propose(history, 20)
     assert loaded.record["updated_from"] == shop.fingerprint
     assert loaded.record["options"] == new.record["options"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_random_logs(seed: int) -> None:
+    """Late, repeated and tied interactions, new users, new and unseen items, and titles that have changed since."""
+    rng = np.random.default_rng(seed)
+    items = [f"i{number:02}" for number in rng.permutation(40)[:25]]
+    words = ["red", "green", "lamp", "chair", "desk", "old"]
+    titles = pl.DataFrame({"item_id": items, "title": [" ".join(rng.choice(words, 2)) for _ in items]})
+    rows = [(f"u{rng.integers(8)}", str(rng.choice(items[:20])), int(rng.integers(30))) for _ in range(60)]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").with_columns(
+        pl.col("timestamp") + 1_700_000_000
+    )
+    cut = int(rng.integers(5, 40))
+    before = Dataset.from_polars(log[:cut], titles, keep_unseen=bool(seed % 2))
+    grown = before.append(log[cut:], titles, keep_unseen=True)
+    renamed = grown.items.with_columns(
+        pl.when(pl.Series(rng.random(len(grown.items)) < 0.2))
+        .then(pl.lit("blue lamp"))
+        .otherwise("title")
+        .alias("title")
+    )
+    after = Dataset.from_frames(grown.name, grown.interactions, renamed, info=grown.info)
+    updated, new = update_index(Index.build(before), after, before), Index.build(after)
+    assert updated.record["counts"] == new.record["counts"]
+    for _ in range(4):
+        history = [str(item) for item in rng.choice(items, rng.integers(0, 6))]
+        for source in new.sources:
+            assert updated.rank(source, history, 40) == new.rank(source, history, 40)
+        assert updated.propose(history, 30) == new.propose(history, 30)
 
 
 def test_known_items_keep_their_vectors_and_new_ones_get_one(shop, grown) -> None:

@@ -75,7 +75,7 @@ def serve(tiny_backbone: Backbone, adapters: Path, tmp_path: Path) -> Callable[.
 
     def make(dataset: Dataset, database: str = "one") -> Service:
         url = f"sqlite:///{tmp_path / database}.db"
-        return Service(tiny_backbone, dataset, adapters, url, ServiceConfig(wait_ms=0, pool=15))
+        return Service(tiny_backbone, dataset, adapters, url, ServiceConfig(wait_ms=0, pool=20))
 
     return make
 

@@ -97,15 +97,15 @@ def test_answers_of_adapters_are_the_offline_ones(
             check(answer, expected[user])
             hold([item["item_id"] for item in answer.json()["ranking"]], priced, 4)
         one = {"user_id": "u01", "adapter": "general", "where": BODY["where"]}
-        best = (await client.post("/v1/recommend", json=one)).json()["ranking"][0]
+        best = (await client.post("/v1/recommend", json={**one, "top": 4})).json()["ranking"][0]
         explained = (await client.post("/v1/explain", json=one)).json()["candidate"]
         assert explained.pop("parts") == best.pop("parts") == {}
         assert explained == pytest.approx(best, abs=1e-4)
         nothing = {**one, "where": [{"column": "price", "op": ">", "value": 99}]}
-        assert (await client.post("/v1/recommend", json=nothing)).json()["ranking"] == []
+        assert (await client.post("/v1/recommend", json={**nothing, "top": 4})).json()["ranking"] == []
         assert (await client.post("/v1/explain", json=nothing)).status_code == 422
         for change, field, message in REFUSED:
-            refused = await client.post("/v1/recommend", json={**one, **change})
+            refused = await client.post("/v1/recommend", json={**one, "top": 4, **change})
             assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, field)
             assert message in refused.json()["detail"]
         schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]

@@ -124,7 +124,7 @@ def test_a_shadow_fusion_scores_its_own_candidates_after_items_were_added(
         answer_log=tmp_path / "log",
     )
     items = [{"item_id": f"new{place}", "title": f"red lamp {place}"} for place in range(20)]
-    body = {"history": ["x00"], "assignment_id": "s1", "top": 30}
+    body = {"history": ["x00"], "assignment_id": "s1", "top": 12}
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         await client.post("/v1/recommend", json=body)

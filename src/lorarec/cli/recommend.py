@@ -55,7 +55,7 @@ def recommend(
     fusion: FusionFolder = None,
     new_item_prior: NewItemPrior = None,
     index: IndexFolder = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Number of items for each user.")] = 10,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of items for each user, at most --pool.")] = 10,
     pool: Pool = 100,
     out: Annotated[
         Path | None, typer.Option(help="Folder of Parquet files to write; an unfinished one is continued.")
@@ -153,9 +153,10 @@ def recommend(
     blocked = [item for path in (deny, out_of_stock) if path for item in known_items(path, data)]
     with imports_of_large_libraries():
         from lorarec.backbone import hide_weights_progress
-        from lorarec.ranking import read_population, recommend_to_folder, recommend_users
+        from lorarec.ranking import check_pool, read_population, recommend_to_folder, recommend_users
         from lorarec.retrieval import Index
 
+    check_pool(top, pool)
     hide_weights_progress()
     chosen = list(dict.fromkeys(user or ()))
     if users or all_users:

@@ -154,8 +154,10 @@ def update(
 
 
 def _new_split(grown: Dataset, previous: Dataset) -> Split:
-    """Return a split of what was appended, with the options of the split before the update."""
-    known = load_split(previous).info["options"]
+    """Return a split of what was appended, with the options of the split before the update, if one is stored."""
+    folder = previous.folder and previous.folder / "split"
+    stored = folder is not None and (folder / FolderKind.SPLIT.marker).is_file()
+    known = load_split(previous).info["options"] if stored else {}
     return split_new_interactions(grown, **{name: known[name] for name in KEPT_SPLIT_OPTIONS if name in known})
 
 

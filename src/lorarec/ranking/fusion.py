@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, Split, load_split
+from lorarec.data import CANDIDATES, Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import (
     FolderKind,
@@ -33,7 +33,6 @@ from lorarec.recommenders import (
     NEW_ITEM,
     CandidateScores,
     FusionConfig,
-    FusionFeatures,
     FusionModel,
     NextItemRecommender,
     Recommender,
@@ -182,8 +181,9 @@ class Fusion:
 
         Raises:
             LorarecError: `pool` is set and the fusion was not fitted to candidates of an index; `given` has an unknown
-                name; a case has no candidates; or the scores of a recommender are not one finite number for each
-                candidate.
+                name; a case has no candidates, or an item that the dataset does not have; the scores of a recommender
+                are not one finite number for each candidate; or a candidate is new, and there were no new items in the
+                fit.
         """
         model = self.require_pool_model() if pool else self.model
         if cases.is_empty():
@@ -191,6 +191,12 @@ class Fusion:
         scores = self.group.score(cases, given)
         if pool:
             scores = with_index_order(scores)
+        if scores.new.any() and not model.scores_new_items:
+            item = cases[CANDIDATES].explode()[int(np.argmax(scores.new))]
+            raise LorarecError(
+                f"candidate {item!r} is a new item, but no new item was among the candidates to which the fusion was "
+                "fitted: fit it with option hidden_items above 0"
+            )
         prior, origin = self._prior(scores, pool)
         self.about = f"fusion of {', '.join(self.names)}; prior of new items {prior:.3g} ({origin})"
         ends = np.cumsum(scores.sizes)[:-1]
@@ -249,8 +255,8 @@ class Fusion:
                 "options": asdict(self.config),
                 "scorers": self.names,
                 "recommenders": recommenders,
-                "candidates": _model_values(self.model),
-                "pool": None if self.pool_model is None else _model_values(self.pool_model),
+                "candidates": self.model.as_json(),
+                "pool": None if self.pool_model is None else self.pool_model.as_json(),
                 **self.record,
                 "versions": versions(),
                 "fingerprint": file_fingerprint(folder / TENSORS),
@@ -300,8 +306,8 @@ class Fusion:
             group = ScorerGroup(
                 {name: _restore(folder, name, record, tensors, data, backbone) for name in record["scorers"]}, data
             )
-            model = _model_of(record["candidates"], record["scorers"])
-            pool = None if record["pool"] is None else _model_of(record["pool"], [*record["scorers"], INDEX])
+            model = FusionModel.from_json(record["candidates"], record["scorers"])
+            pool = record["pool"] and FusionModel.from_json(record["pool"], [*record["scorers"], INDEX])
             about_fit = {"split": record["split"], "fit": record["fit"], INDEX_RULES: record.get(INDEX_RULES, False)}
         except LorarecError:
             raise
@@ -378,23 +384,3 @@ def _refuse_other_split(folder: Path, record: JsonObject, dataset: Dataset, spli
             f"fusion {folder} was fitted to another split of {dataset.name} ({record['split']}, not "
             f"{split.fingerprint}): make it again with `lorarec fuse`"
         )
-
-
-def _model_values(model: FusionModel) -> JsonObject:
-    """Return a last stage as values for JSON, from which `_model_of` makes it again exactly."""
-    features = model.features
-    return {
-        "weights": dict(zip(features.names, model.weights.tolist(), strict=True)),
-        "means": features.means.tolist(),
-        "deviations": features.deviations.tolist(),
-        "log_history_length": features.log_length,
-        "fitted_prior": model.fitted_prior,
-        "penalty": model.penalty,
-    }
-
-
-def _model_of(values: JsonObject, scorers: Sequence[str]) -> FusionModel:
-    means, deviations = np.array(values["means"]), np.array(values["deviations"])
-    features = FusionFeatures(tuple(scorers), means, deviations, values["log_history_length"])
-    weights = np.array([values["weights"][name] for name in features.names])
-    return FusionModel(features, weights, values["fitted_prior"], values["penalty"])

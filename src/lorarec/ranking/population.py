@@ -16,7 +16,7 @@ from lorarec.ranking.fusion import Fusion, fusion_fingerprint, has_adapters
 from lorarec.ranking.population_parts import Part
 from lorarec.ranking.proposal_scores import default_index
 from lorarec.ranking.ranker import Ranker
-from lorarec.ranking.recommendation import Recommendation, ranker_evidence, recommend_each
+from lorarec.ranking.recommendation import Recommendation, check_pool, ranker_evidence, recommend_each
 from lorarec.retrieval import Index, ItemRules
 
 #: Name of a column of lists, with one value for each item -> attribute of `Recommendation`, if a ranker scores. Either
@@ -48,10 +48,13 @@ class PopulationConfig:
         index: Path of the index folder; if None, an index without a next-item model is built, or that of the fusion.
         backbone: The id of the backbone and the options of loading it.
         top_k: The number of items to recommend.
-        pool: The number of candidates that the index proposes to the ranker.
+        pool: The number of candidates that the index proposes to the ranker, at least `top_k`.
         fusion: Path of a fusion folder, which is used in place of the backbone and the adapter; None for these.
         new_item_prior: Prior of new items of the fusion; None for its own. See `FusionConfig.new_item_prior`.
         rules: Filters by columns of the items, a maximum per value of a column, and boosts.
+
+    Raises:
+        LorarecError: `top_k` is below 1 or above `pool`.
     """
 
     dataset: Path
@@ -63,6 +66,9 @@ class PopulationConfig:
     fusion: Path | None = None
     new_item_prior: float | Literal["auto"] | None = None
     rules: ItemRules = field(default_factory=ItemRules)
+
+    def __post_init__(self) -> None:
+        check_pool(self.top_k, self.pool)
 
 
 class PopulationScorer:

@@ -65,6 +65,21 @@ class Recommendation:
     because: list[str]
 
 
+def check_pool(top_k: int, pool: int) -> None:
+    """Refuse a number of items to recommend that is below 1, or above the number of candidates.
+
+    Raises:
+        LorarecError: It is.
+    """
+    if top_k < 1:
+        raise LorarecError(f"top_k must be at least 1, got {top_k}")
+    if top_k > pool:
+        raise LorarecError(
+            f"{top_k} items cannot be recommended from a pool of {pool} candidates: use a pool of at least {top_k}, or "
+            f"ask for at most {pool} items"
+        )
+
+
 def rank_items(
     ranker: Ranker | Fusion,
     dataset: Dataset,
@@ -140,7 +155,7 @@ def recommend(
         dataset: The dataset.
         user: A user id of the dataset.
         top_k: The number of items to recommend.
-        pool: The number of candidates that the index proposes to the ranker.
+        pool: The number of candidates that the index proposes to the ranker, at least `top_k`.
         index: The dataset's index; if None, one without a next-item model is built for this call, or that of a fusion
             (see `Fusion.index`).
         allow: The ids of the only items that may be recommended; None for all.
@@ -151,9 +166,9 @@ def recommend(
         At most `top_k` recommendations, best first.
 
     Raises:
-        LorarecError: The user is unknown, nothing is left to recommend, the pool does not fit into a prompt that lists
-            its candidates, the fusion was fitted to another dataset or not to candidates of an index, or a rule does
-            not fit the columns of the items.
+        LorarecError: The user is unknown, `top_k` is below 1 or above `pool`, nothing is left to recommend, the pool
+            does not fit into a prompt that lists its candidates, the fusion was fitted to another dataset or not to
+            candidates of an index, or a rule does not fit the columns of the items.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, Ranker, recommend
@@ -187,7 +202,7 @@ def recommend_users(
         dataset: The dataset.
         users: User ids of the dataset.
         top_k: The number of items to recommend to each user.
-        pool: The number of candidates that the index proposes to the ranker.
+        pool: The number of candidates that the index proposes to the ranker, at least `top_k`.
         index: The dataset's index; if None, one without a next-item model is built for this call, or that of a fusion
             (see `Fusion.index`).
         allow: The ids of the only items that may be recommended; None for all.
@@ -209,6 +224,7 @@ def recommend_users(
         >>> [len(recommended[user]) for user in users]
         [3, 3]
     """
+    check_pool(top_k, pool)
     histories = [dataset.history(user) for user in users]
     index = default_index(ranker, dataset) if index is None else index
     evidence = ranker_evidence(ranker, dataset)
@@ -254,8 +270,8 @@ def recommend_next(
         or do not match the filters.
 
     Raises:
-        LorarecError: The adapter reads evidence and there is none, the pool does not fit into a prompt that lists its
-            candidates, or the fusion was not fitted to candidates of an index.
+        LorarecError: `top_k` is below 1 or above `pool`, the adapter reads evidence and there is none, the pool does
+            not fit into a prompt that lists its candidates, or the fusion was not fitted to candidates of an index.
     """
     blocked = index.blocked(allow, deny)
     return recommend_each(ranker, index, titles, [user], [history], top_k, pool, blocked, evidence, rules)[0]
@@ -287,6 +303,7 @@ def recommend_each(
     Raises:
         LorarecError: As for `recommend_next`.
     """
+    check_pool(top_k, pool)
     known = [[item for item in history if item in titles] for history in histories]
     rules = rules or CatalogueRules()
     pools = [rules.propose(index, history, pool, top_k, blocked) for history in known]

@@ -94,16 +94,20 @@ def lsa_embeddings(titles: Sequence[str], corpus: Sequence[str], size: int = LSA
         >>> vectors.shape
         (4, 2)
     """
-    vectorizer, projection = _fit_lsa(tuple(corpus), size)
-    if projection is None:
+    vectorizer, directions = _fit_lsa(tuple(corpus), size)
+    if directions is None:
         return np.zeros((len(titles), 1), np.float32)
-    embeddings: np.ndarray = projection.transform(vectorizer.transform(titles)).astype(np.float32)
+    embeddings: np.ndarray = (vectorizer.transform(titles) @ directions.T).astype(np.float32)
     return embeddings
 
 
 @lru_cache(maxsize=1)  # a recommender embeds several lists of titles by the words of the same corpus
-def _fit_lsa(corpus: tuple[str, ...], size: int) -> tuple[Any, Any]:
-    """Return the fitted vectorizer and projection of a corpus; the projection is None if no title has a word."""
+def _fit_lsa(corpus: tuple[str, ...], size: int) -> tuple[Any, np.ndarray | None]:
+    """Return the fitted vectorizer of a corpus and the first right singular vectors of its TF-IDF vectors.
+
+    Returns:
+        The vectorizer, and the singular vectors (at most `size`, words), or None if no title has a word.
+    """
     from sklearn.decomposition import TruncatedSVD  # takes seconds to load
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -112,14 +116,17 @@ def _fit_lsa(corpus: tuple[str, ...], size: int) -> tuple[Any, Any]:
         vectors = vectorizer.fit_transform(corpus)
     except ValueError:  # "empty vocabulary": titles of single characters
         return vectorizer, None
+    if vectors.shape[1] == 1:  # TruncatedSVD needs two words
+        return vectorizer, np.ones((1, 1))
     # Vectors of equal singular values are decided by rounding, which depends on the number of threads. The share of the
-    # variance, which is not used, is no number if all titles are equal.
+    # variance, which is not used, is 0 / 0 if all titles are equal.
     with threadpool_limits(1, user_api="blas"), np.errstate(invalid="ignore"):
         projection = TruncatedSVD(min(size, *vectors.shape), random_state=0).fit(vectors)
     # Directions that the corpus does not have are arbitrary; a title that is not in the corpus might have them.
     singular_values = projection.singular_values_
-    projection.components_[singular_values <= _NO_DIRECTION * singular_values[0]] = 0
-    return vectorizer, projection
+    directions: np.ndarray = projection.components_
+    directions[singular_values <= _NO_DIRECTION * singular_values[0]] = 0
+    return vectorizer, directions
 
 
 def _all_titles(data: TrainingData) -> list[str]:

@@ -30,6 +30,7 @@ from lorarec.retrieval.next_item_source import NextItemSource, fit_next_item_sou
 from lorarec.retrieval.rank_fusion import fuse, interleave
 from lorarec.retrieval.rules_source import RulesSource
 from lorarec.retrieval.source import CandidateSource, PopularSource, latest_items
+from lorarec.retrieval.sparse_tensors import sparse_matrix, sparse_tensors, with_prefix
 from lorarec.retrieval.title_source import EmbeddingSource, TitleEmbeddings, TitleSource
 
 NEXT, RULES, TOGETHER, TITLE, NEW, POPULAR = "next", "rules", "together", "title", "new", "popular"
@@ -204,7 +205,8 @@ class Index:
             dataset: Dataset that has all items of this index.
 
         Raises:
-            LorarecError: The titles are embedded by a text encoder, which the index does not have.
+            LorarecError: The titles are embedded by a text encoder, which the index does not have; or the dataset lacks
+                an item of the index.
 
         Examples:
             >>> import polars as pl
@@ -218,6 +220,12 @@ class Index:
         self.refuse_embedded_titles()
         items = dataset.items[ITEM].to_list()
         row = {item: place for place, item in enumerate(items)}
+        missing = [item for item in self.items if item not in row]
+        if missing:
+            raise LorarecError(
+                f"{dataset.name} lacks {len(missing)} items of the index, the first is {missing[0]!r}: build the index "
+                "again with `lorarec index`, or keep the items and deny them"
+            )
         place = np.array([row[item] for item in self.items], np.int64)
         shape = (self._chosen.shape[0], len(items))
         chosen = csr_matrix((self._chosen.data, place[self._chosen.indices], self._chosen.indptr), shape)
@@ -225,7 +233,12 @@ class Index:
         source = self.next_item
         next_item = source and NextItemSource(source.model, place[source.rows], len(items), source.centres)
         rules = self._rules and self._rules.renumbered(place, len(items))
-        record = {**self.record, "dataset_fingerprint": dataset.fingerprint}
+        record = {
+            **self.record,
+            "dataset": dataset.name,
+            "dataset_fingerprint": dataset.fingerprint,
+            "counts": {**self.record.get("counts", {}), "items": len(items)},
+        }
         return type(self)(items, chosen, titles, next_item, rules, record)
 
     def propose(self, history: Sequence[str], pool: int = 100, blocked: np.ndarray | None = None) -> list[Proposal]:
@@ -235,7 +248,12 @@ class Index:
             history: Item ids in time order, of any user; unknown ids are ignored.
             pool: Maximum number of candidates.
             blocked: Mask of the items that must not be proposed besides those of the history, see `blocked`.
+
+        Raises:
+            LorarecError: `pool` is below 1.
         """
+        if pool < 1:
+            raise LorarecError(f"a pool must have at least one item, got {pool}")
         rows, excluded = self._query(history, blocked)
         rankings = {name: source.find(rows, pool, excluded).tolist() for name, source in self.sources.items()}
         weights = WEIGHTS if RULES in rankings else {}
@@ -276,15 +294,15 @@ class Index:
         """
         if self.next_item and not self.record["options"]:
             raise LorarecError("the options of the index's next-item model are not known: build it with its config")
-        arrays = _parts("chosen", self._chosen)
+        arrays = sparse_tensors("chosen", self._chosen)
         del arrays["chosen.data"]  # all ones
         if isinstance(self._titles, TitleEmbeddings):
             arrays["titles.vectors"] = torch.from_numpy(self._titles.vectors)
             arrays |= {f"titles.centres.{name}": torch.from_numpy(of) for name, of in self._titles.centres.items()}
         else:
-            arrays |= _parts("words", self._titles)
+            arrays |= sparse_tensors("words", self._titles)
         if self._rules:
-            arrays |= _parts(RULES, self._rules.rules)
+            arrays |= sparse_tensors(RULES, self._rules.rules)
         if self.next_item:
             arrays |= {f"learnt.{name}": tensor.contiguous() for name, tensor in self.next_item.arrays().items()}
         with new_folder(out, overwrite, FolderKind.INDEX) as folder:
@@ -318,19 +336,19 @@ class Index:
             if file_fingerprint(folder / ARRAYS) != record["fingerprint"]:
                 raise LorarecError(f"{folder / ARRAYS} does not match {RECORD}: build it again with `lorarec index`")
             arrays = load_file(folder / ARRAYS)
-            chosen, next_item = _matrix("chosen", arrays), None
+            chosen, next_item = sparse_matrix("chosen", arrays), None
             titles: csr_matrix | TitleEmbeddings
             if record.get("text_encoder"):  # version 0.1.0 did not record it
-                centres = _with_prefix("titles.centres.", arrays)
+                centres = with_prefix("titles.centres.", arrays)
                 vectors = arrays["titles.vectors"].numpy()
                 titles = TitleEmbeddings(vectors, {name: array.numpy() for name, array in centres.items()})
             else:
-                titles = _matrix("words", arrays)
+                titles = sparse_matrix("words", arrays)
             # Indexes of version 0.1.0 have no rules.
-            rules = RulesSource(_matrix(RULES, arrays)) if f"{RULES}.indptr" in arrays else None
+            rules = RulesSource(sparse_matrix(RULES, arrays)) if f"{RULES}.indptr" in arrays else None
             if record["options"]:
                 config = next_item_config(record["options"])
-                next_item = NextItemSource.from_arrays(_with_prefix("learnt.", arrays), len(items), config)
+                next_item = NextItemSource.from_arrays(with_prefix("learnt.", arrays), len(items), config)
         except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise LorarecError(f"index {folder} is damaged ({error}): build it again with `lorarec index`") from error
         return cls(items, chosen, titles, next_item, rules, record)
@@ -377,21 +395,3 @@ def next_item_config(options: dict[str, Any]) -> NextItemConfig:
     """Return the options of the next-item model that index.json holds, also with the names of version 0.1.0."""
     named = {_FORMER_NAMES.get(name, name): value for name, value in options.items() if name != "seed"}
     return NextItemConfig(**named)
-
-
-def _parts(name: str, matrix: csr_matrix) -> dict[str, torch.Tensor]:
-    """Return the tensors of a sparse matrix."""
-    parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
-    parts |= {"width": np.array([matrix.shape[1]])}
-    return {f"{name}.{part}": torch.from_numpy(array) for part, array in parts.items()}
-
-
-def _matrix(name: str, arrays: dict[str, torch.Tensor]) -> csr_matrix:
-    """Return the sparse matrix that `_parts` was given; its values are ones if there are none."""
-    parts = {part: array.numpy() for part, array in _with_prefix(f"{name}.", arrays).items()}
-    data = parts.get("data", np.ones(len(parts["indices"]), np.float32))
-    return csr_matrix((data, parts["indices"], parts["indptr"]), (len(parts["indptr"]) - 1, int(parts["width"][0])))
-
-
-def _with_prefix(prefix: str, arrays: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -81,8 +81,11 @@ class CaseScorer:
         fused = []
         for place, case in enumerate(cases):
             own = scores[place * count : (place + 1) * count]
-            with self._metrics.fusion_seconds.time(), self._metrics.stage("fusion"):
-                fused.append(await loop.run_in_executor(self._fusion_thread, fusion.score, case, own, pool))
+            try:
+                with self._metrics.fusion_seconds.time(), self._metrics.stage("fusion"):
+                    fused.append(await loop.run_in_executor(self._fusion_thread, fusion.score, case, own, pool))
+            except LorarecError as error:  # such as a new item, which a fusion without hidden items cannot score
+                raise ApiError(422, str(error)) from error
             self._metrics.fused.inc()
         return fused, _tokens(requests)
 

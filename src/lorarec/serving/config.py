@@ -23,7 +23,10 @@ class ServiceConfig:
     default_adapter: str | None = option(
         None, "Name or alias of the adapter of requests that name none; if not given, the only loaded one."
     )
-    pool: int = option(100, "Number of candidates that the index proposes for a recommendation.")
+    pool: int = option(
+        100,
+        "Number of candidates that the index proposes for a recommendation; requests for more items are refused.",
+    )
     token_budget: int | None = option(
         None,
         "Tokens per forward pass, padding included; 2048 on a CPU and 8192 elsewhere if not given.",

@@ -245,7 +245,14 @@ class _CatalogueRequest(_HistoryRequest):
 class RecommendRequest(_CatalogueRequest):
     """A user or a history to recommend items of the catalogue for."""
 
-    top: Annotated[Integer, Field(ge=1, le=MAX_TOP, description="Number of items to recommend.")] = 10
+    top: Annotated[
+        Integer,
+        Field(
+            ge=1,
+            le=MAX_TOP,
+            description="Number of items to recommend, at most the number of candidates that the service proposes.",
+        ),
+    ] = 10
     at_most: Annotated[
         dict[Text, Annotated[Integer, Field(ge=1)]],
         Field(

@@ -243,8 +243,16 @@ class Service:
         """Rank the candidates that the index proposes, by the fusion or with the prior of `lorarec.ranking.log_prior`.
 
         Raises:
-            ApiError: If a rule does not fit the columns of the items, or as for `rank`.
+            ApiError: If more items are asked for than the index proposes, a rule does not fit the columns of the items,
+                or as for `rank`.
         """
+        if request.top > self._pool:
+            raise ApiError(
+                422,
+                f"the service draws recommendations from a pool of {self._pool} candidates: ask for at most "
+                f"{self._pool} items, or start the service with a larger --pool",
+                "top",
+            )
         request, assignment = self._assignments.assign_request(request)
         faults = FaultCollector()
         case = await self._cases.read(request, (), faults)

@@ -1,12 +1,13 @@
 """The last stage: weights of planted scorers, parts that add up, and shifts of the prior."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from lorarec.recommenders import CandidateScores, FusionModel, log_posterior
-from lorarec.recommenders.fusion.new_item_prior import clip_prior
+from lorarec.recommenders.fusion.new_item_prior import MARGIN, clip_prior
 
 
 def _planted(cases: int, new_share: float, seed: int = 0) -> tuple[CandidateScores, np.ndarray]:
@@ -80,4 +81,29 @@ def test_without_new_candidates_the_prior_changes_nothing() -> None:
     known = CandidateScores(cases.scores, np.zeros_like(cases.new), cases.sizes, cases.history_lengths)
     model = FusionModel.fit(["good", "noise"], known, targets)
     assert model.weights[-1] == 0
+    assert not model.scores_new_items
+    assert FusionModel.fit(["good", "noise"], cases, targets).scores_new_items
     np.testing.assert_array_equal(model.log_posterior(known, 0.9), model.log_posterior(known, 0.1))
+
+
+def test_a_share_of_new_targets_below_the_margin() -> None:
+    """The constant is that of the smallest prior, from which `log_odds_shift` measures."""
+    cases, targets = _planted(1, 0.0)
+    cases = CandidateScores(
+        np.tile(cases.scores, (20_000, 1)), np.tile(cases.new, 20_000), np.full(20_000, 10), np.ones(20_000, int)
+    )
+    targets = np.append(np.tile(targets, 19_999), 9)
+    model = FusionModel.fit(["good", "noise"], cases, targets)
+    assert model.fitted_prior == 1 / 20_000
+    masses = np.exp(model.log_posterior(cases, 0.5)).reshape(-1, 10)[:, 7:].sum(1)
+    at_fit = np.exp(model.log_posterior(cases, model.fitted_prior)).reshape(-1, 10)[:, 7:].sum(1)
+    odds = at_fit / (1 - at_fit) * (1 - MARGIN) / MARGIN
+    np.testing.assert_allclose(masses, odds / (1 + odds), rtol=1e-6)
+    assert at_fit.mean() == pytest.approx(MARGIN, rel=1e-6)
+
+
+def test_json_round_trip() -> None:
+    cases, targets = _planted(100, 0.3)
+    model = FusionModel.fit(["good", "noise"], cases, targets)
+    again = FusionModel.from_json(json.loads(json.dumps(model.as_json())), ["good", "noise"])
+    np.testing.assert_array_equal(again.log_posterior(cases, 0.2), model.log_posterior(cases, 0.2))

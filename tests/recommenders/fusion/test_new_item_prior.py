@@ -32,6 +32,28 @@ def test_it_is_the_most_likely_prior() -> None:
     assert estimate_new_item_prior(mass, fitted) == pytest.approx(grid[np.argmax(likelihood)], abs=0.002)
 
 
+def _em(new_mass: np.ndarray, fitted: float, steps: int) -> float:
+    """Return the prior after steps of the EM algorithm of Saerens et al. (2002, eqs. 2.9 and 2.10)."""
+    prior = fitted
+    for _ in range(steps):
+        new, known = new_mass * prior / fitted, (1 - new_mass) * (1 - prior) / (1 - fitted)
+        prior = float((new / (new + known)).mean())
+    return prior
+
+
+@pytest.mark.parametrize(("fitted", "shape"), [(0.2, (0.5, 1.0)), (0.33, (0.2, 0.4)), (0.05, (1.0, 20.0))])
+def test_the_em_algorithm_converges_to_it(fitted: float, shape: tuple[float, float]) -> None:
+    mass = np.random.default_rng(2).beta(*shape, 300)
+    assert estimate_new_item_prior(mass, fitted) == pytest.approx(clip_prior(_em(mass, fitted, 20_000)), abs=1e-6)
+
+
+@pytest.mark.parametrize(("mass", "expected"), [(0.3299, MARGIN), (0.3301, 1 - MARGIN)])
+def test_cases_that_say_little(mass: float, expected: float) -> None:
+    # The likelihood rises to one end, but so slowly that EM is far from it after thousands of steps.
+    assert 0.001 < _em(np.full(200, mass), 0.33, 10_000) < 0.999
+    assert estimate_new_item_prior(np.full(200, mass), 0.33) == expected
+
+
 def test_the_lower_limit_is_where_the_likelihood_has_dropped() -> None:
     rng = np.random.default_rng(1)
     fitted, mass = 0.2, rng.beta(0.5, 1.0, 300)

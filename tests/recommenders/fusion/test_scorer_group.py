@@ -166,3 +166,19 @@ def test_a_refitted_group_is_one_that_is_fitted_to_the_other_data(dataset: Datas
         group.refit(data).score(cases).scores, ScorerGroup.fit(recommenders, data).score(cases).scores
     )
     np.testing.assert_array_equal(group.score(cases).scores, before.scores)
+
+
+@pytest.mark.parametrize("column", ["candidates", "history"])
+def test_items_that_the_dataset_does_not_have_are_refused(dataset: Dataset, split: Split, column: str) -> None:
+    data = TrainingData(dataset, replace(split, test={}))
+    group = ScorerGroup.fit({"popularity": Popularity(), "item-knn": ItemKNN()}, data)
+    cases = split.valid.head(2).with_columns(pl.concat_list(column, pl.lit("elsewhere")).alias(column))
+    with pytest.raises(LorarecError, match=f"item 'elsewhere' in the {column} of user .* is not in dataset"):
+        group.score(cases)
+
+
+def test_cases_without_a_list_of_candidates_are_refused(dataset: Dataset, split: Split) -> None:
+    group = ScorerGroup.fit({"popularity": Popularity()}, TrainingData(dataset, replace(split, test={})))
+    cases = split.valid.head(2).with_columns(pl.Series("candidates", [["x"], None], dtype=pl.List(pl.String)))
+    with pytest.raises(LorarecError, match=r"case 1 .* has no candidates"):
+        group.score(cases)

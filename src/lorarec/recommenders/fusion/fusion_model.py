@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 from scipy.optimize import brentq
 
+from lorarec.io import JsonObject
 from lorarec.recommenders.fusion.candidate_scores import CandidateScores
 from lorarec.recommenders.fusion.conditional_logit import choose_penalty, fit_conditional_logit, log_posterior
 from lorarec.recommenders.fusion.features import FusionFeatures
@@ -36,8 +37,9 @@ class FusionModel:
     def fit(cls, scorers: Sequence[str], cases: CandidateScores, targets: np.ndarray, seed: int = 42) -> Self:
         """Fit the weights to cases whose right item is known.
 
-        If all right items are new, or none is, the likelihood has no maximum in the constant of new items. The constant
-        is then such that the mean posterior of new items is the prior that is nearest to this share, see `clip_prior`.
+        If (nearly) all right items are new, or none is, the likelihood has no maximum in the constant of new items. The
+        constant is then such that the mean posterior of new items is the prior that is nearest to this share, see
+        `clip_prior`.
 
         Args:
             scorers: Names of the scorers.
@@ -51,9 +53,37 @@ class FusionModel:
         penalty = choose_penalty(matrix, cases.sizes, targets, penalised, seed)
         weights = fit_conditional_logit(matrix, cases.sizes, targets, penalty, penalised)
         fitted_prior = float(cases.new[cases.starts + targets].mean())
-        if fitted_prior in (0, 1):
+        if fitted_prior != clip_prior(fitted_prior):
             weights[-1] = _constant_at(clip_prior(fitted_prior), matrix, weights, cases)
         return cls(features, weights, fitted_prior, penalty)
+
+    def as_json(self) -> JsonObject:
+        """Return the model as values for JSON, from which `from_json` makes it again exactly."""
+        return {
+            "weights": dict(zip(self.features.names, self.weights.tolist(), strict=True)),
+            "means": self.features.means.tolist(),
+            "deviations": self.features.deviations.tolist(),
+            "log_history_length": self.features.log_length,
+            "fitted_prior": self.fitted_prior,
+            "penalty": self.penalty,
+        }
+
+    @classmethod
+    def from_json(cls, values: JsonObject, scorers: Sequence[str]) -> Self:
+        """Return the model whose `as_json` is given.
+
+        Raises:
+            KeyError: A value is missing.
+        """
+        means, deviations = np.array(values["means"]), np.array(values["deviations"])
+        features = FusionFeatures(tuple(scorers), means, deviations, values["log_history_length"])
+        weights = np.array([values["weights"][name] for name in features.names])
+        return cls(features, weights, values["fitted_prior"], values["penalty"])
+
+    @property
+    def scores_new_items(self) -> bool:
+        """Whether new items were among the candidates of the fit; without them, their weights are all 0."""
+        return bool(self.weights[2 * len(self.features.scorers) :].any())
 
     def logits(self, cases: CandidateScores, prior: float) -> np.ndarray:
         """Return the logits (candidates,) with the given prior of new items."""

@@ -89,19 +89,20 @@ class ScorerGroup:
             given: Scores of some of the recommenders by name, as their `score` returns them for these cases.
 
         Raises:
-            LorarecError: `given` has a name that is none of the recommenders, a case has no candidates, or the scores
-                of a recommender are not one finite number for each candidate.
+            LorarecError: `given` has a name that is none of the recommenders, a case has no candidates or an item that
+                the dataset does not have, or the scores of a recommender are not one finite number for each candidate.
         """
         given = given or {}
         if unknown := sorted(given.keys() - self.recommenders.keys()):
             choices = ", ".join(self.recommenders)
             raise LorarecError(f"scores are given for {unknown[0]!r}, which is no recommender: choose from {choices}")
         cases = cases.select(USER, HISTORY, CANDIDATES)
-        candidates = cases[CANDIDATES].to_list()
-        sizes = np.array([len(each) for each in candidates], np.int64)
+        sizes = cases[CANDIDATES].list.len().fill_null(0).to_numpy().astype(np.int64)
         if not sizes.all():
             case = int(np.argmin(sizes))
             raise LorarecError(f"case {case} (user {cases[USER][case]}) has no candidates: leave out this case")
+        self._refuse_unknown_items(cases)
+        candidates = cases[CANDIDATES].to_list()
         new = np.array([item not in self.known for each in candidates for item in each], bool)
         extended, borrow = self._with_similar_items(candidates)
         known_only = cases.with_columns(pl.Series(CANDIDATES, extended, dtype=pl.List(pl.String)))
@@ -117,6 +118,17 @@ class ScorerGroup:
                 columns.append(_fill_unmatched(borrowed, unmatched, new, sizes))
         lengths = cases[HISTORY].list.len().fill_null(0).to_numpy().astype(np.int64)
         return CandidateScores(np.stack(columns, axis=1), new, sizes, lengths)
+
+    def _refuse_unknown_items(self, cases: pl.DataFrame) -> None:
+        known = self.data.item_rows
+        for column in (CANDIDATES, HISTORY):
+            for user, items in cases.select(USER, column).iter_rows():
+                unknown = [item for item in items or () if item not in known]
+                if unknown:
+                    raise LorarecError(
+                        f"item {unknown[0]!r} in the {column} of user {user!r} is not in dataset "
+                        f"{self.data.dataset.name}: leave it out"
+                    )
 
     def _with_similar_items(self, candidates: list[list[str]]) -> tuple[list[list[str]], csr_matrix]:
         """Return candidate lists with similar known items in place of new ones, and a matrix that undoes this.
