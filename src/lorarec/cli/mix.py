@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
@@ -62,13 +63,13 @@ def mix(
         return
     layers = result.weights if isinstance(result.weights, dict) else {"all layers": result.weights}
     table = Table(
-        "layer", *(str(adapter) for adapter in adapters), title=f"Weights ({config.method}, {config.combine})"
+        "layer", *(Text(str(adapter)) for adapter in adapters), title=f"Weights ({config.method}, {config.combine})"
     )
     for name, row in layers.items():
         table.add_row(name, *(f"{weight:.3f}" for weight in row))
     console = Console()
     console.print(table)
-    console.print(f"Mixture written to {out}")
+    console.print(f"Mixture written to {out}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _parsed(weights: str | None) -> list[float] | None:

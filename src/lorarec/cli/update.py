@@ -102,6 +102,8 @@ def update(
         raise LorarecError(
             f"{adapter} is not an adapter folder that lorarec wrote: it has no {FolderKind.ADAPTER.marker}"
         )
+    if keep_unseen and items is None:
+        raise LorarecError("option keep_unseen needs option items, the table that has items nobody interacted with")
     outputs = _outputs(out, index, adapter, fusion)
     for each in outputs.values():
         each.refuse(resume, overwrite)
