@@ -78,10 +78,10 @@ _ROW = '{"user_id": "u", "item_id": "i%s", "timestamp": %s, "title": "%s"}'
 def test_an_object_with_a_name_twice_is_refused_with_its_place(tmp_path: Path, second: str) -> None:
     first, third = _ROW % (1, 1, "A"), _ROW % (3, 3, "C")
     (tmp_path / "log.jsonl").write_text(f"{first}\n\n{second}\n{third}\n")
-    with pytest.raises(LorarecError, match="line 3 has the name '(user_id|title)' more than once.*: fix or remove it"):
+    with pytest.raises(LorarecError, match=r"line 3 has the name '(user_id|title)' more than once.*: fix or remove it"):
         read_table(tmp_path / "log.jsonl")
     (tmp_path / "log.json").write_text(f"[{first}, {second}, {third}]")
-    with pytest.raises(LorarecError, match="row 2 of the array has the name '(user_id|title)' more than once"):
+    with pytest.raises(LorarecError, match=r"row 2 of the array has the name '(user_id|title)' more than once"):
         read_table(tmp_path / "log.json")
 
 

@@ -155,8 +155,8 @@ def _refuse_unused_layout(table: Table, items: Table | None, options: TableForma
     if unused := [name for name, is_given in given.items() if is_given]:
         also = "" if items is None else f" and {items.where}"
         raise LorarecError(
-            f"{' and '.join(unused)} would have no effect on {table.where}{also}: only text such as CSV has separators, "
-            "quotes and a header: leave it out"
+            f"{' and '.join(unused)} would have no effect on {table.where}{also}: only text such as CSV has "
+            "separators, quotes and a header: leave it out"
         )
 
 
