@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.io import RunDir
+from lorarec.io import RunDir, created_folder
 from lorarec.io.artefacts import read_json
 
 IDENTITY: dict[str, Any] = {"dataset": "shop", "options": {"lr": 0.1, "layers": ("q", "v")}}
@@ -69,3 +69,27 @@ def test_a_record_with_details(tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match=r"rank\.json does not say which ranking"):
         run_dir.open()
     assert not run_dir.matches()
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_a_folder_is_removed_if_nothing_can_be_written_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existed: bool
+) -> None:
+    def refuse(path: Path, value: Any) -> None:
+        raise LorarecError(f"cannot write to {path}: No space left on device")
+
+    if existed:
+        (tmp_path / "out").mkdir()
+    monkeypatch.setattr("lorarec.io.run_dir.write_json", refuse)
+    with pytest.raises(LorarecError, match="No space left"):
+        RunDir(tmp_path / "out", IDENTITY).open()
+    assert (tmp_path / "out").exists() == existed
+
+
+def test_a_folder_that_is_made_for_a_block_stays_if_there_is_a_file_in_it(tmp_path: Path) -> None:
+    for name, files in (("empty", []), ("filled", ["part"])):
+        with pytest.raises(KeyboardInterrupt), created_folder(tmp_path / name):
+            for file in files:
+                (tmp_path / name / file).touch()
+            raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["filled"]

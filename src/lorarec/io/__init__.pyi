@@ -1,4 +1,5 @@
 from .artefacts import JsonObject as JsonObject
+from .artefacts import created_folder as created_folder
 from .artefacts import file_fingerprint as file_fingerprint
 from .artefacts import new_file as new_file
 from .artefacts import new_folder as new_folder
@@ -17,6 +18,7 @@ from .hub import HubId as HubId
 from .hub import files_to_push as files_to_push
 from .hub import full_repo_id as full_repo_id
 from .hub import local_folder as local_folder
+from .hub import require_model as require_model
 from .hub import push_files as push_files
 from .hub import source_name as source_name
 from .locks import TEMPORARY as TEMPORARY

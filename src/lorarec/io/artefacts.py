@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,25 @@ def new_folder(out: str | Path, overwrite: bool = False, kind: FolderKind | None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         os.close(lock)
+
+
+@contextmanager
+def created_folder(path: Path) -> Iterator[None]:
+    """Create a folder that is written file by file; remove it again if the block fails before a file is in it.
+
+    Raises:
+        LorarecError: The disk cannot be written to.
+    """
+    is_new = not path.exists()
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                path.rmdir()
+        raise
 
 
 @contextmanager

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lorarec.errors import LorarecError
-from lorarec.io.artefacts import JsonObject, read_json, write_json
-from lorarec.io.disk import disk_errors
+from lorarec.io.artefacts import JsonObject, created_folder, read_json, write_json
 from lorarec.io.locks import TEMPORARY
 
 
@@ -52,11 +51,10 @@ class RunDir:
             LorarecError: The folder belongs to another run or holds something else, or cannot be written to.
         """
         self.refuse_other_run()
-        with disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        if not self._is_recorded():
-            recorded = self.identity if self.key is None else {self.key: self.identity, **(details or {})}
-            write_json(self.path / self.record, recorded)
+        with created_folder(self.path):
+            if not self._is_recorded():
+                recorded = self.identity if self.key is None else {self.key: self.identity, **(details or {})}
+                write_json(self.path / self.record, recorded)
 
     def refuse_other_run(self) -> None:
         """Refuse the folder if it does not belong to this run; one that does not exist or is empty may become its.

@@ -14,7 +14,7 @@ from lorarec.io import (
     JsonObject,
     Progress,
     RunDir,
-    disk_errors,
+    created_folder,
     only_writer,
     read_json,
     refuse_existing,
@@ -135,9 +135,7 @@ def _score_missing(
 ) -> int:
     """Score the parts that are missing in a folder; return the number of parts that were there already."""
     users, out = sum(len(part.users) for part in parts), run_dir.path
-    with disk_errors(out.parent):
-        out.mkdir(parents=True, exist_ok=True)
-    with only_writer(out):
+    with created_folder(out), only_writer(out):
         run_dir.open(details)
         remove_leftovers_inside(out)
         left = missing(parts, out)
