@@ -180,12 +180,12 @@ def test_a_model_is_looked_for_by_one_request(hub: Hub, monkeypatch: pytest.Monk
     hub.requests.clear()
     require_model("me/tiny", "backbone")
     assert len(hub.requests) == 1
-    with pytest.raises(LorarecError, match="^backbone me/none: there is no such folder, and the hub has no model of"):
+    with pytest.raises(LorarecError, match=r"^backbone me/none: there is no such folder, and the hub has no model of"):
         require_model("me/none", "backbone")
-    with pytest.raises(LorarecError, match="^backbone a b: there is no such folder, and it cannot be downloaded"):
+    with pytest.raises(LorarecError, match=r"^backbone a b: there is no such folder, and it cannot be downloaded"):
         require_model("a b", "backbone")
     huggingface_hub.hf_hub_download("me/tiny", "config.json")
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", "http://127.0.0.1:9")  # nothing answers
     require_model("me/tiny", "backbone")
-    with pytest.raises(LorarecError, match="backbone me/other: .*the hub cannot be reached and its cache does not"):
+    with pytest.raises(LorarecError, match=r"backbone me/other: .*the hub cannot be reached and its cache does not"):
         require_model("me/other", "backbone")

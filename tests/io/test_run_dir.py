@@ -87,9 +87,13 @@ def test_a_folder_is_removed_if_nothing_can_be_written_into_it(
 
 
 def test_a_folder_that_is_made_for_a_block_stays_if_there_is_a_file_in_it(tmp_path: Path) -> None:
-    for name, files in (("empty", []), ("filled", ["part"])):
-        with pytest.raises(KeyboardInterrupt), created_folder(tmp_path / name):
+    def fail(name: str, files: list[str]) -> None:
+        with created_folder(tmp_path / name):
             for file in files:
                 (tmp_path / name / file).touch()
             raise KeyboardInterrupt
+
+    for name, files in (("empty", []), ("filled", ["part"])):
+        with pytest.raises(KeyboardInterrupt):
+            fail(name, files)
     assert [path.name for path in tmp_path.iterdir()] == ["filled"]
