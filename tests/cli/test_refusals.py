@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import lorarec
+from lorarec.cli import main
 from lorarec.data.sample import load_sample
 
 #: Modules that take seconds to import.
@@ -121,3 +124,63 @@ def test_refusals_load_nothing_heavy(tmp_path: Path) -> None:
         assert (code, loaded) == (2, []), (words, said)
         assert "Traceback" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["films", "taken"]
+
+
+UNUSED = [
+    (["recommend", "films", "--user", "1", "--part-size", "10"], "--part-size", "without --out"),
+    (["recommend", "films", "--user", "1", "--overwrite"], "--overwrite", "without --out"),
+    (["evaluate", "films", "--overwrite"], "--overwrite", "without --out"),
+    (["evaluate", "films", "--pool", "100"], "--pool", "without --candidates all"),
+    (["evaluate", "films", "--window", "60"], "--window", "without --log"),
+    (["evaluate", "--log", "log", "--db", "db", "--limit", "5"], "--limit", "with --log"),
+    (["evaluate", "--log", "log", "--db", "db", "--backbone", "embedded"], "--backbone", "with --log"),
+    (["evaluate", "--log", "log", "--db", "db", "--dtype", "auto"], "--dtype", "with --log"),
+    (["evaluate-clicks", "films/items.parquet", "--overwrite"], "--overwrite", "without --out"),
+    (["mix", "a", "b", "--method", "fixed", "--dataset", "films", "--out", "new"], "--dataset", "with --method fixed"),
+    (["mix", "a", "b", "--method", "fixed", "--prompts", "5", "--out", "new"], "--prompts", "with --method fixed"),
+    (["mix", "a", "b", "--method", "fixed", "--seed", "5", "--out", "new"], "--seed", "which draw nothing"),
+    (
+        ["mix", "a", "b", "--method", "grid", "--dataset", "films", "--prompts", "5", "--out", "new"],
+        "--prompts",
+        "cases",
+    ),
+    (["mix", "a", "b", "--dataset", "films", "--cases", "5", "--out", "new"], "--cases", "without --calibrate"),
+    (["mix", "a", "b", "--dataset", "films", "--density", ".5", "--out", "new"], "--density", "with --combine factors"),
+    (["update", "films", "--events", "e.csv", "--samples", "5", "--out", "new"], "--samples", "without --adapter"),
+    (["update", "films", "--events", "e.csv", "--epochs", "5", "--out", "new"], "--epochs", "without --index"),
+    (["update", "films", "--events", "e.csv", "--device", "cpu", "--out", "new"], "--device", "without --adapter"),
+    (["index", "films", "--epochs", "0", "--hidden-size", "8", "--out", "new"], "--hidden-size", "with --epochs 0"),
+]
+
+
+@pytest.mark.parametrize(("words", "option", "reason"), UNUSED, ids=lambda value: str(value))
+def test_options_without_effect_are_refused_by_name(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    option: str,
+    reason: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load_sample("comedy").save(tmp_path / "films")
+    monkeypatch.setattr(sys, "argv", ["lorarec", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert f"option {option} would have no effect" in (said := capsys.readouterr().err)
+    assert reason in said
+    assert [path.name for path in tmp_path.iterdir()] == ["films"]
+
+
+@pytest.mark.parametrize("command", ["table", "update"])
+def test_unseen_items_are_kept_of_a_table_of_items_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load_sample("comedy").save(tmp_path / "films")
+    words = ["data", "import", "table", "log.csv"] if command == "table" else ["update", "films", "--events", "log.csv"]
+    monkeypatch.setattr(sys, "argv", ["lorarec", *words, "--keep-unseen", "--out", "new"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "option --keep-unseen needs option --items" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def test_an_item_without_title_is_named(frames: Frames, title: str | None) -> No
     items = items.with_columns(
         pl.when(pl.col("item_id") == "i05").then(pl.lit(title)).otherwise("title").alias("title")
     )
-    with pytest.raises(LorarecError, match=r"1 items have no title, the first is 'i05'.*keep_untitled=True"):
+    with pytest.raises(LorarecError, match=r"without a title: 1, the first is 'i05'.*keep_untitled=True"):
         Dataset.from_frames("toy", rows, items)
 
 

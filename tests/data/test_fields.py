@@ -71,7 +71,7 @@ def _log(**columns: list[object]) -> pl.DataFrame:
         ({"timestamp": ["1", "soon"]}, r"log\.csv: row 2 has timestamp 'soon', which cannot be read"),
         (
             {"timestamp": ["2014-13-45", "x"]},
-            r"row 1 has timestamp '2014-13-45', which cannot be read \(and 1 more rows",
+            r"row 1 has timestamp '2014-13-45', which cannot be read \(and 1 more row\)",
         ),
         ({"timestamp": ["1", ""]}, "row 2 has no timestamp"),
         ({"timestamp": [None, 2]}, "row 1 has no timestamp"),

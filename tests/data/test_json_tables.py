@@ -22,7 +22,8 @@ def _import(path: Path, rows: list[dict[str, Any]], lines: bool) -> Dataset:
 @pytest.mark.parametrize("lines", [True, False])
 @pytest.mark.parametrize("ids", [(7, "7"), (7, 7.0), (7, 7.5), ("7", 7.5), (True, "a")])
 def test_ids_of_several_types_are_refused_as_in_data_frames(tmp_path: Path, ids: tuple[Any, Any], lines: bool) -> None:
-    with pytest.raises(LorarecError, match="column 'user_id' has values of different types"):
+    rows = "line 1 .* in line 2" if lines else "row 1 .* in row 2"
+    with pytest.raises(LorarecError, match=f"column 'user_id' has values of different types, .* in {rows}"):
         _import(tmp_path / "log.json", [{"user_id": each} for each in ids], lines)
 
 
@@ -40,7 +41,8 @@ def test_ids_are_kept_as_written(tmp_path: Path, ids: tuple[Any, Any], lines: bo
 
 @pytest.mark.parametrize("lines", [True, False])
 def test_halves_of_characters_are_refused_in_ids_and_harmless_in_titles(tmp_path: Path, lines: bool) -> None:
-    with pytest.raises(LorarecError, match=r"row 2 has .* in column 'user_id', which contains half of a character"):
+    place = "line 2" if lines else "row 2"
+    with pytest.raises(LorarecError, match=rf"{place} has .* in column 'user_id', which contains half of a character"):
         _import(tmp_path / "log.json", [{"user_id": "\U0001f600"}, {"user_id": "a\ud83d"}], lines)
     dataset = _import(tmp_path / "log.json", [{"title": "Lamp \U0001f600"}, {"title": "Chair \ud83d"}], lines)
     assert dataset.titles["i0"] == "Lamp \U0001f600"
@@ -65,3 +67,35 @@ def test_another_encoding_is_named_with_its_line(tmp_path: Path, text: str) -> N
     (tmp_path / "log.json").write_text(text, encoding="latin-1")
     with pytest.raises(LorarecError, match=r"is not UTF-8 text: line 1 has the byte 0xe9 after .*Caf': convert it"):
         read_table(tmp_path / "log.json")
+
+
+_ROW = '{"user_id": "u", "item_id": "i%s", "timestamp": %s, "title": "%s"}'
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        _ROW.replace('"user_id"', '"user_id": "v", "user_id"') % (2, 2, "B"),
+        _ROW.replace('"user_id"', '"us\\u0065r_id": "v", "user_id"') % (2, 2, "B"),
+        _ROW.replace('"title"', '"title": null, "title"') % (2, 2, "B"),
+    ],
+)
+def test_an_object_with_a_name_twice_is_refused_with_its_place(tmp_path: Path, second: str) -> None:
+    first, third = _ROW % (1, 1, "A"), _ROW % (3, 3, "C")
+    (tmp_path / "log.jsonl").write_text(f"{first}\n\n{second}\n{third}\n")
+    with pytest.raises(LorarecError, match=r"line 3 has the name '(user_id|title)' more than once.*: fix or remove it"):
+        read_table(tmp_path / "log.jsonl")
+    (tmp_path / "log.json").write_text(f"[{first}, {second}, {third}]")
+    with pytest.raises(LorarecError, match=r"row 2 of the array has the name '(user_id|title)' more than once"):
+        read_table(tmp_path / "log.json")
+
+
+@pytest.mark.parametrize(
+    "title", [r"A \"title\": B, \"title\": C", r"caf\u00e9", 'B", "also": {"title": "x", "title": "y"}, "z": "']
+)
+def test_names_in_text_and_in_objects_within_are_no_repetitions(tmp_path: Path, title: str) -> None:
+    rows = [_ROW % (1, 1, title), _ROW % (2, 2, title)]
+    (tmp_path / "log.jsonl").write_text("\n".join(rows))
+    (tmp_path / "log.json").write_text(f"[{', '.join(rows)}]")
+    lines, array = (Dataset.from_raw_log(read_table(tmp_path / name)) for name in ("log.jsonl", "log.json"))
+    assert lines.titles == array.titles == {f"i{row}": json.loads(rows[0])["title"] for row in (1, 2)}

@@ -6,7 +6,7 @@ import huggingface_hub
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, HubId, local_folder, push_files, source_name
+from lorarec.io import FolderKind, HubId, local_folder, push_files, require_model, source_name
 from tests.hub_server import Hub, Repository
 
 CARD = b"---\ntags:\n- lorarec\n---\n"
@@ -173,3 +173,19 @@ def test_wrong_metadata_is_refused_before_anything_is_uploaded(hub: Hub) -> None
         push({**FILES, "README.md": b"---\nlicense: unheard of\n---\n"})
     assert hub.large == {}
     assert hub.model("me/shop").messages == ["initial commit"]
+
+
+def test_a_model_is_looked_for_by_one_request(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    push({"config.json": b"{}"}, "me/tiny")
+    hub.requests.clear()
+    require_model("me/tiny", "backbone")
+    assert len(hub.requests) == 1
+    with pytest.raises(LorarecError, match=r"^backbone me/none: there is no such folder, and the hub has no model of"):
+        require_model("me/none", "backbone")
+    with pytest.raises(LorarecError, match=r"^backbone a b: there is no such folder, and it cannot be downloaded"):
+        require_model("a b", "backbone")
+    huggingface_hub.hf_hub_download("me/tiny", "config.json")
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", "http://127.0.0.1:9")  # nothing answers
+    require_model("me/tiny", "backbone")
+    with pytest.raises(LorarecError, match=r"backbone me/other: .*the hub cannot be reached and its cache does not"):
+        require_model("me/other", "backbone")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.io import RunDir, run_dir
+from lorarec.io import RunDir, created_folder, run_dir
 from lorarec.io.artefacts import read_json
 
 IDENTITY: dict[str, Any] = {"dataset": "shop", "options": {"lr": 0.1, "layers": ("q", "v")}}
@@ -81,3 +81,16 @@ def test_a_first_write_that_fails_leaves_no_empty_folder(tmp_path: Path, monkeyp
         with pytest.raises(LorarecError, match="No space left"):
             RunDir(tmp_path / folder, IDENTITY).open()
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_folder_that_is_made_for_a_block_stays_if_there_is_a_file_in_it(tmp_path: Path) -> None:
+    def fail(name: str, files: list[str]) -> None:
+        with created_folder(tmp_path / name):
+            for file in files:
+                (tmp_path / name / file).touch()
+            raise KeyboardInterrupt
+
+    for name, files in (("empty", []), ("filled", ["part"])):
+        with pytest.raises(KeyboardInterrupt):
+            fail(name, files)
+    assert [path.name for path in tmp_path.iterdir()] == ["filled"]

@@ -188,7 +188,7 @@ class _Elsewhere(LocalExecutor):
 
 
 def test_folder_that_is_not_shared(config: PopulationConfig, shop: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(LorarecError, match=r"2 parts are missing in .*out, the first is part-000000\.parquet.*share"):
+    with pytest.raises(LorarecError, match=r"out lacks 2 of its parts, the first is part-000000\.parquet.*share"):
         recommend_to_folder(_Elsewhere(config, shop), read_population(shop)[:4], tmp_path / "out", 2)
 
 
@@ -211,7 +211,7 @@ def test_users_of_a_table(shop: Dataset, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("user_id\nu001\nzoe\nyan\n", r"users\.csv: 2 of its users are not in dataset shop, the first is 'yan'"),
+        ("user_id\nu001\nzoe\nyan\n", r"users\.csv: dataset shop lacks 2 of its users, the first is 'yan'"),
         ("user\nu001\n", r"users\.csv: no column user_id \(there are user\)"),
         ("user_id\n", r"users\.csv names no user"),
         ("", r"users\.csv is empty"),

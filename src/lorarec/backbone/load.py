@@ -29,7 +29,7 @@ from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_fi
 from lorarec.backbone.gguf_file import is_gguf, original_model, unpacked_gguf
 from lorarec.backbone.quantized import DEQUANTIZED, keep_gradients, quantization_arguments, stored_method
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, files_to_push, push_files, read_json
+from lorarec.io import FolderKind, files_to_push, push_files, read_json, require_model
 from lorarec.prompts import PromptBuilder, PromptConfig
 from lorarec.scoring import plan_for, require_exact
 
@@ -268,11 +268,14 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTo
     lower-casing of tokenizer.json would be lost then.
 
     Raises:
-        LorarecError: The folder is not one of Transformers, or its tokenizer has no vocabulary.
+        LorarecError: The folder is not one of Transformers, the hub cannot be reached or has no such model, or the
+            tokenizer has no vocabulary.
         OSError: The files cannot be read or downloaded.
         ValueError: The files hold no tokenizer.
     """
-    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _TOKENIZER_CONFIGS):
+    if not Path(source).exists():
+        require_model(source, "backbone")
+    elif Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _TOKENIZER_CONFIGS):
         raise LorarecError(f"{source} is not a Transformers folder (it has no config.json): give one, or a hub id")
     settings = cached_file(source, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False)
     if settings is not None and read_json(settings).get("tokenizer_class") in GENERIC_TOKENIZERS:

@@ -119,7 +119,7 @@ def import_amazon(
     Example: lorarec data import amazon reviews_Beauty_5.json.gz --meta meta_Beauty.json.gz --out data/beauty
     """
     refuse_existing(out, overwrite, FolderKind.DATASET)
-    source = read_amazon(reviews, meta, bad_times=bad_times, progress=True)
+    source = read_amazon(reviews, meta, bad_times=bad_times, keep_unseen=filters.keep_unseen, progress=True)
     _finish(source, out, name, filters, overwrite, as_json)
 
 
@@ -171,6 +171,8 @@ def import_table(
         raise LorarecError("option items_query needs option query, which gives the log")
     if table.items_id is not None and items is None and items_query is None:
         raise LorarecError("option items_id needs option items, the table whose column it names")
+    if filters.keep_unseen and items is None and items_query is None:
+        raise LorarecError("option keep_unseen needs option items, the table that has items nobody interacted with")
     refuse_existing(out, overwrite, FolderKind.DATASET)
     columns, options = table.columns, table.format
     with Progress("Reading the log"):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +19,7 @@ from lorarec.cli.options import (
     Overwrite,
     named_folders,
     open_engine,
+    refuse_given,
     require_adapters,
     require_fusion,
 )
@@ -31,10 +33,26 @@ from lorarec.ranking import ServerConfig
 if TYPE_CHECKING:
     from lorarec.recommenders import Scorer
 
+#: Options that evaluate a dataset, and have no effect on logged answers.
+_FOR_DATASETS = (
+    "new_item_prior",
+    "setting",
+    "candidates",
+    "pool",
+    "limit",
+    "readout",
+    "generation",
+    "engine",
+    *(field.name for field in fields(ServerConfig)),
+    "backbone",
+    *(field.name for field in fields(BackboneConfig) if field.name != "id"),
+)
+
 
 @config_options
 def evaluate(
     *,
+    context: typer.Context,
     dataset: Annotated[
         Path | None,
         typer.Argument(
@@ -111,13 +129,19 @@ def evaluate(
 
     Example: lorarec evaluate --log answers --db data/shop.db
     """
+    if out is None:
+        refuse_given(context, ("overwrite",), "without --out")
     if answers.log is not None:
         if dataset is not None or adapter or fusion:
             raise LorarecError("--log compares answers of a service: leave out the dataset, --adapter and --fusion")
+        refuse_given(context, _FOR_DATASETS, "with --log, which compares answers of a service")
         evaluate_log(answers, compare, correction, out, seed, overwrite, as_json)
         return
     if dataset is None:
         raise LorarecError("there is nothing to evaluate: give a dataset folder, or --log")
+    refuse_given(context, ("window",), "without --log")
+    if candidates == "stored":
+        refuse_given(context, ("pool",), "without --candidates all, for which an index proposes items")
     console, stderr = Console(), Console(stderr=True)
     named = named_folders(adapter or [], "adapter")
     require_adapters(named.values())

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lorarec.cli.options import AsJson, CorrectionOption, Overwrite
+from lorarec.cli.options import AsJson, CorrectionOption, Overwrite, refuse_given
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 
 
 def evaluate_clicks(
+    context: typer.Context,
     predictions: Annotated[
         Path,
         typer.Argument(help="Parquet file, or a folder of `lorarec personal train`, for its predictions.parquet."),
@@ -35,7 +36,9 @@ def evaluate_clicks(
     """
     if not predictions.exists():
         raise LorarecError(f"{predictions} does not exist: give a Parquet file of predictions")
-    if out is not None:
+    if out is None:
+        refuse_given(context, ("overwrite",), "without --out")
+    else:
         refuse_existing(out, overwrite, FolderKind.CLICK_EVALUATION)
     from lorarec.evaluation import click_table, predictions_file, read_predictions, write_click_report
     from lorarec.evaluation import evaluate_clicks as evaluate_rows

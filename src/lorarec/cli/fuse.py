@@ -144,6 +144,7 @@ def _show(fusion: "Fusion", out: Path, as_json: bool) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     print_values(f"Fusion of {', '.join(fusion.names)}", fusion.record["fit"])
     console = Console()
@@ -154,7 +155,7 @@ def _show(fusion: "Fusion", out: Path, as_json: bool) -> None:
         for feature in FEATURES:
             table.add_column(feature, justify="right")
         for name, of_features in _weights(model).items():
-            table.add_row(name, *(f"{weight:+.2f}" for weight in of_features.values()))
+            table.add_row(Text(name), *(f"{weight:+.2f}" for weight in of_features.values()))
         console.print(table)
     console.print(f"Fusion written to {out}", markup=False, highlight=False, soft_wrap=True)
 

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from lorarec.cli.config_options import Only, config_options
-from lorarec.cli.options import AsJson, DatasetFolder, Overwrite
+from lorarec.cli.options import AsJson, DatasetFolder, Overwrite, refuse_given
 from lorarec.recommenders import SASRecConfig
 
 
 @config_options
 def index(
     *,
+    context: typer.Context,
     dataset: DatasetFolder,
     out: Annotated[Path, typer.Option(help="Index folder to write.")],
     overwrite: Overwrite = False,
@@ -41,6 +42,8 @@ def index(
     from lorarec.data import Dataset
     from lorarec.io import FolderKind, refuse_existing
 
+    if config.epochs == 0:
+        refuse_given(context, ("hidden_size",), "with --epochs 0, which trains no next-item model")
     refuse_existing(out, overwrite, FolderKind.INDEX)
     begin = time.perf_counter()
     data = Dataset.load(dataset)

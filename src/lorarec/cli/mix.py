@@ -7,19 +7,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
-from lorarec.cli.options import AsJson, Overwrite, load_backbone, require_adapters
+from lorarec.cli.options import AsJson, Overwrite, load_backbone, refuse_given, require_adapters
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, Progress, refuse_existing
-from lorarec.lora import MixingConfig
+from lorarec.lora import COMBINE_RULES, MixingConfig
 
 
 @config_options
 def mix(
     *,
+    context: typer.Context,
     adapters: Annotated[list[Path], typer.Argument(help="Two or more PEFT folders or hub ids, of one backbone.")],
     out: Annotated[Path, typer.Option(help="Adapter folder to write.")],
     config: MixingConfig,
@@ -46,6 +48,7 @@ def mix(
         )
     if config.method != "fixed" and dataset is None:
         raise LorarecError(f"--method {config.method} needs --dataset, the folder its prompts come from")
+    _refuse_unused(context, config)
     require_adapters(adapters)
     refuse_existing(out, overwrite, FolderKind.ADAPTER)
     data = None if config.method == "fixed" or dataset is None else Dataset.load(dataset)
@@ -62,13 +65,28 @@ def mix(
         return
     layers = result.weights if isinstance(result.weights, dict) else {"all layers": result.weights}
     table = Table(
-        "layer", *(str(adapter) for adapter in adapters), title=f"Weights ({config.method}, {config.combine})"
+        "layer", *(Text(str(adapter)) for adapter in adapters), title=f"Weights ({config.method}, {config.combine})"
     )
     for name, row in layers.items():
         table.add_row(name, *(f"{weight:.3f}" for weight in row))
     console = Console()
     console.print(table)
-    console.print(f"Mixture written to {out}")
+    console.print(f"Mixture written to {out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _refuse_unused(context: typer.Context, config: MixingConfig) -> None:
+    """Refuse options that the method or the rule of combination does not read."""
+    method, rule = f"with --method {config.method}", f"with --combine {config.combine}"
+    if config.method == "fixed":
+        refuse_given(context, ("dataset", "setting", "prompts", "cases", "token_budget"), method)
+        if not config.combine.startswith("dare"):
+            refuse_given(context, ("seed",), f"{method} and --combine {config.combine}, which draw nothing")
+    elif config.method == "grid":
+        refuse_given(context, ("setting", "prompts"), f"{method}, which reads validation cases")
+    elif not config.calibrate:
+        refuse_given(context, ("cases",), f"{method} without --calibrate, which reads no validation cases")
+    if config.combine in COMBINE_RULES:
+        refuse_given(context, ("density",), f"{rule}, which prunes nothing")
 
 
 def _parsed(weights: str | None) -> list[float] | None:

@@ -79,6 +79,23 @@ def named_folders(texts: Sequence[str], kind: str) -> dict[str, Path]:
     return named
 
 
+def refuse_given(context: typer.Context, names: Iterable[str], reason: str) -> None:
+    """Refuse options that are given on the command line where they would have no effect.
+
+    Args:
+        context: The context of the command.
+        names: Names of the parameters of the options.
+        reason: End of the message, such as "without --out".
+
+    Raises:
+        LorarecError: If one is given.
+    """
+    for name in names:
+        # typer has no public name for the kinds of sources.
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE":
+            raise LorarecError(f"option {name} would have no effect {reason}: leave it out")
+
+
 def require_adapters(folders: Iterable[str | Path | None]) -> None:
     """Check that adapter folders exist, before the libraries that read them are loaded; hub ids are downloaded.
 

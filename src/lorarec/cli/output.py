@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def print_values(title: str, values: Mapping[str, Any], as_json: Mapping[str, Any] | None = None) -> None:
@@ -20,9 +21,10 @@ def print_values(title: str, values: Mapping[str, Any], as_json: Mapping[str, An
     if as_json is not None:
         typer.echo(json.dumps(as_json, indent=2, ensure_ascii=False))
         return
-    table = Table("", "", title=title, show_header=False)
+    # Text keeps square brackets in names and paths from being read as markup.
+    table = Table("", "", title=Text(title), show_header=False)
     for name, value in values.items():
-        table.add_row(name.replace("_", " "), _readable(value))
+        table.add_row(Text(name.replace("_", " ")), Text(_readable(value)))
     Console().print(table)
 
 

@@ -95,8 +95,8 @@ def train(
         return
     console = Console()
     console.print(click_table(evaluation, data.name))
-    console.print(describe_test_events(result.record))
-    console.print(f"Report: {out / 'report.md'}")
+    console.print(describe_test_events(result.record), markup=False, highlight=False)
+    console.print(f"Report: {out / 'report.md'}", markup=False, highlight=False, soft_wrap=True)
 
 
 @personal_app.command("choose", cls=Verb)
@@ -179,8 +179,8 @@ def choose(
         return
     console = Console()
     console.print(evaluation_table(evaluation, setting))
-    console.print(describe_preference(preference))
-    console.print(f"Report: {out / 'report.md'}")
+    console.print(describe_preference(preference), markup=False, highlight=False)
+    console.print(f"Report: {out / 'report.md'}", markup=False, highlight=False, soft_wrap=True)
 
 
 @personal_app.command("export", cls=Verb)

@@ -67,6 +67,8 @@ def prompt(
     chosen = None if adapter is None else read_adapter(adapter)
     try:
         tokenizer = load_tokenizer(source_of(backbone.id), backbone.trust_remote_code)
+    except LorarecError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise LorarecError(f"the tokenizer of backbone {backbone.id} cannot be loaded: {reason}") from error

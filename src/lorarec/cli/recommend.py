@@ -26,6 +26,7 @@ from lorarec.cli.options import (
     Pool,
     imports_of_large_libraries,
     ray_imports,
+    refuse_given,
     require_index,
     shared_path,
 )
@@ -45,6 +46,7 @@ FILTERS = "Items that may be recommended"
 @config_options
 def recommend(
     *,
+    context: typer.Context,
     dataset: DatasetFolder,
     user: Annotated[list[str] | None, typer.Option("--user", help="User id of the dataset; may be repeated.")] = None,
     users: Annotated[
@@ -140,6 +142,8 @@ def recommend(
         {"all": all_users, "executor": executor == "ray", "workers": workers, "address": address},
         {"allow": allow, "deny": deny, "out-of-stock": out_of_stock, "engine": engine != "torch"},
     )
+    if out is None:
+        refuse_given(context, ("part_size", "overwrite"), "without --out")
     if executor == "local" and (workers or address):
         raise LorarecError("--workers and --address are for a Ray cluster: add --executor ray")
     if out is not None and (overwrite or not (out / FolderKind.RECOMMENDATIONS.marker).is_file()):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
@@ -130,7 +131,7 @@ def _show(folder: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    table = Table("metric", "value", title=str(folder))
+    table = Table("metric", "value", title=Text(str(folder)))
     for name in ("steps", "cases_per_epoch", "users_set_aside", "loss"):
         table.add_row(name.replace("_", " "), f"{summary[name]:.4g}")
     for name, value in (summary["validation"] or {}).items():

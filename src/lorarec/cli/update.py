@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,16 @@ from rich.console import Console
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
-from lorarec.cli.options import AsJson, DatasetFolder, Overwrite, Resume, load_backbone, require_fusion, require_index
+from lorarec.cli.options import (
+    AsJson,
+    DatasetFolder,
+    Overwrite,
+    Resume,
+    load_backbone,
+    refuse_given,
+    require_fusion,
+    require_index,
+)
 from lorarec.cli.output import print_values
 from lorarec.cli.table_options import TableOptions
 from lorarec.data import Dataset, Split, append_raw_log, load_split, read_table, split_new_interactions
@@ -60,6 +69,7 @@ class _Output:
 @config_options
 def update(
     *,
+    context: typer.Context,
     dataset: DatasetFolder,
     events: Annotated[
         str, typer.Option(help="Table of the new interactions, in any format of `lorarec data import table`.")
@@ -102,6 +112,15 @@ def update(
         raise LorarecError(
             f"{adapter} is not an adapter folder that lorarec wrote: it has no {FolderKind.ADAPTER.marker}"
         )
+    if adapter is None:
+        refuse_given(context, [field.name for field in fields(AdapterUpdateConfig)], "without --adapter")
+    if index is None and fusion is None:
+        refuse_given(context, ("epochs",), "without --index and --fusion, which have next-item models")
+    if adapter is None and fusion is None:
+        loading = [field.name for field in fields(BackboneConfig) if field.name != "id"]
+        refuse_given(context, ("backbone", *loading), "without --adapter and --fusion")
+    if keep_unseen and items is None:
+        raise LorarecError("option keep_unseen needs option items, the table that has items nobody interacted with")
     outputs = _outputs(out, index, adapter, fusion)
     for each in outputs.values():
         each.refuse(resume, overwrite)

@@ -118,7 +118,7 @@ def append_raw_log(
     rows = rows.join(all_items, on=ITEM, how="semi", maintain_order="left")
     if rows.is_empty() and items.is_empty():
         raise LorarecError(
-            f"{raw_log.origin} has nothing new: its {read:,} interactions are in {dataset.name} already, or are of "
+            f"{raw_log.origin} has nothing new: its interactions ({read:,}) are in {dataset.name} already, or are of "
             "items without a title"
         )
     record = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -11,6 +11,11 @@ import polars as pl
 from lorarec.data.objects import refuse_mixed_ids, refuse_mixed_zones
 from lorarec.data.reading import table_errors
 from lorarec.errors import LorarecError
+
+
+def row_number(row: int) -> str:
+    """Name a row of a table without lines in error messages, given its number from 0."""
+    return f"row {row + 1}"
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,8 @@ class Table:
         dtype: Function from the number of a column to its type.
         hint: Advice at the end of the error message if a column is not found.
         kind: The kind of source in a few words, such as "pandas data frame".
+        name_row: Function from the number of a row, from 0, to its name in error messages about Python objects.
+        is_text: Whether the table is delimited text, which a separator, a header and quotes divide into fields.
     """
 
     where: str
@@ -32,6 +39,8 @@ class Table:
     hint: str = ""
     kind: str = "table"
     _objects: Callable[[int], Sequence[Any] | None] = lambda _: None
+    name_row: Callable[[int], str] = field(default=row_number, kw_only=True)
+    is_text: bool = field(default=False, kw_only=True)
 
     def find(self, wanted: str) -> str | None:
         """Return the column with a name, if need be one that differs only in case, white space or a byte order mark.
@@ -85,14 +94,9 @@ class Table:
         """
         for name in ids:
             if (objects := self._objects(self.names.index(name))) is not None:
-                refuse_mixed_ids(objects, self.where, name, row_number)
+                refuse_mixed_ids(objects, self.where, name, self.name_row)
         if time is not None and (objects := self._objects(self.names.index(time))) is not None:
-            refuse_mixed_zones(objects, self.where, time, row_number)
-
-
-def row_number(row: int) -> str:
-    """Name a row of a table without lines in error messages, given its number from 0."""
-    return f"row {row + 1}"
+            refuse_mixed_zones(objects, self.where, time, self.name_row)
 
 
 def lazy_table(
@@ -102,6 +106,7 @@ def lazy_table(
     explain_fault: Callable[[], None] | None = None,
     kind: str = "table",
     objects: Callable[[str, pl.DataType], Sequence[Any] | None] = lambda name, dtype: None,
+    check: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> Table:
     """Return a table that polars scans.
 
@@ -113,6 +118,7 @@ def lazy_table(
         kind: The kind of source in a few words.
         objects: Function from the name and the type of a column to its Python objects, None if its values have one
             type.
+        check: Called with the names of columns that were read, to raise an error about what polars does not refuse.
     """
 
     @contextmanager
@@ -132,13 +138,21 @@ def lazy_table(
             for number, each in enumerate(indices)
         ]
         with scan_errors():
-            return lazy.select(chosen).collect(engine="streaming"), name_row
+            frame = lazy.select(chosen).collect(engine="streaming")
+            check([names[each] for each in indices])
+        return frame, name_row
 
     with scan_errors():
         schema = lazy.collect_schema()
     names, types = schema.names(), schema.dtypes()
     return Table(
-        where, names, types.__getitem__, read, kind=kind, _objects=lambda index: objects(names[index], types[index])
+        where,
+        names,
+        types.__getitem__,
+        read,
+        kind=kind,
+        _objects=lambda index: objects(names[index], types[index]),
+        name_row=name_row,
     )
 
 

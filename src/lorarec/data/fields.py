@@ -186,5 +186,5 @@ def _refuse(bad: pl.Series, values: pl.Series, where: str | Path, name_row: Call
     value, others = values[at], int(bad.sum()) - 1
     missing = value is None or not str(value).strip()
     problem = f"has no {values.name}" if missing else f"has {values.name} {value!r}, which cannot be read"
-    more = f" (and {others} more rows)" if others else ""
+    more = f" (and {others} more row{'s' * (others != 1)})" if others else ""
     raise LorarecError(f"{where}: {name_row(at)} {problem}{more}: fix or remove it")

@@ -12,7 +12,14 @@ import polars as pl
 
 from lorarec.data.column_tables import Table, column_table, lazy_table, row_number
 from lorarec.data.objects import series_of
-from lorarec.data.reading import opened, records, refuse_other_encodings
+from lorarec.data.reading import (
+    object_of_pairs,
+    opened,
+    records,
+    refuse_other_encodings,
+    refuse_repeated_name,
+    refuse_repeated_names,
+)
 from lorarec.errors import LorarecError
 
 _LINE = "line"
@@ -48,8 +55,11 @@ def json_lines(path: Path) -> Table:
             return None
         return [record.get(name) for _, record in records(path)]
 
+    def check(names: Sequence[str]) -> None:
+        refuse_repeated_names(path, names, path)
+
     lazy = pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None)  # it has no option glob
-    table = lazy_table(str(path), lazy, name_row, name_faulty_line, objects=objects)
+    table = lazy_table(str(path), lazy, name_row, name_faulty_line, objects=objects, check=check)
     if all(table.dtype(index).is_nested() for index in range(len(table.names))):
         raise LorarecError(f"{path} is a JSON object that contains a table ({', '.join(table.names)}): {_WAY}")
     return table
@@ -59,12 +69,14 @@ def json_array(path: Path) -> Table:
     """Return a table that is a JSON array of objects.
 
     Raises:
-        LorarecError: It is not JSON, or contains something other than objects.
+        LorarecError: It is not JSON, contains something other than objects, or an object has a name twice.
     """
     with opened(path) as stream:
         content = stream.read()
     try:
-        rows: list[Any] = json.loads(content.decode("utf-8-sig"), parse_constant=_constant)
+        rows: list[Any] = json.loads(
+            content.decode("utf-8-sig"), parse_constant=_constant, object_pairs_hook=object_of_pairs
+        )
     except UnicodeDecodeError:
         refuse_other_encodings(path)
         raise
@@ -73,6 +85,7 @@ def json_array(path: Path) -> Table:
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise LorarecError(f"{path}: {row_number(number)} of the array is not a JSON object: fix or remove it")
+        refuse_repeated_name(row, f"{path}: {row_number(number)} of the array")
     if not rows:
         raise LorarecError(f"{path} is empty")
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -2,7 +2,8 @@
 
 import ast
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +16,8 @@ from lorarec.io import JsonObject, track_reading
 
 _BLOCK_BYTES = 32 << 20
 _LONGEST_LINE = 64 << 20
+#: A name of JSON with a character that is written as an escape.
+_ESCAPED_NAME = r'\\u[0-9a-fA-F]{4}[^"]*"\s*:'
 #: Marks at the beginning of files in other encodings; that of UTF-32 begins with that of UTF-16.
 _OTHER_MARKS = {
     b"\xff\xfe\0\0": "UTF-32",
@@ -81,18 +84,82 @@ def records(path: str | Path, progress: bool = False) -> Iterator[tuple[int, Jso
 
 
 def parse_record(line: bytes, where: str) -> JsonObject:
-    """Parse an object from JSON or from a Python literal, without evaluating code."""
+    """Parse an object from JSON or from a Python literal, without evaluating code.
+
+    Raises:
+        LorarecError: It is something else, or has a name twice.
+    """
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=object_of_pairs)
     except RecursionError:
         raise LorarecError(f"{where} is nested too deep: fix or remove it") from None
     except ValueError:
         try:
-            value = ast.literal_eval(line.decode("utf-8", errors="replace").strip())
+            value = _literal(line.decode("utf-8", errors="replace").strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             value = None
     if not isinstance(value, dict):
         raise LorarecError(f"{where} is neither a JSON object nor a Python literal of one: fix or remove it")
+    refuse_repeated_name(value, where)
+    return value
+
+
+class _RepeatingObject(dict[str, Any]):
+    """An object in which a name occurs more than once."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]], repeated: str) -> None:
+        super().__init__(pairs)
+        self.repeated = repeated
+
+
+def object_of_pairs(pairs: Sequence[tuple[str, Any]]) -> JsonObject:
+    """Return the object that has some names and values, for `json.loads`; see `refuse_repeated_name`."""
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    names = [name for name, _ in pairs]
+    return _RepeatingObject(pairs, next(name for name in names if names.count(name) > 1))
+
+
+def refuse_repeated_name(made: JsonObject, where: str) -> None:
+    """Refuse an object that `object_of_pairs` made of a name with two values, of which JSON does not say which counts.
+
+    Raises:
+        LorarecError: It is one.
+    """
+    if isinstance(made, _RepeatingObject):
+        raise LorarecError(
+            f"{where} has the name {made.repeated!r} more than once, so its value is not certain: fix or remove it"
+        )
+
+
+def refuse_repeated_names(source: Path | bytes, names: Iterable[str], where: str | Path, first: int = 1) -> None:
+    """Refuse lines of JSON whose object has one of some names more than once; polars reads the first of the values.
+
+    Args:
+        source: Path of the file, or lines of it.
+        names: The names.
+        where: The name of the file in error messages.
+        first: The number of the first line.
+
+    Raises:
+        LorarecError: There is such a line.
+    """
+    keys = [rf"{re.escape(json.dumps(name, ensure_ascii=False))}\s*:" for name in names]
+    line = pl.col("line").str
+    # A name may also occur in an object within the object, or be written with escapes.
+    suspicious = [line.count_matches(key) > 1 for key in keys] + [line.contains(_ESCAPED_NAME)]
+    lines = pl.scan_lines(source, name="line", glob=False).with_row_index("number", first)
+    for number, text in lines.filter(pl.any_horizontal(suspicious)).collect(engine="streaming").iter_rows():
+        parse_record(text.encode(), f"{where}: line {number}")
+
+
+def _literal(text: str) -> Any:
+    """Return the value of a Python literal; an object with a name twice is a `_RepeatingObject`."""
+    body = ast.parse(text, mode="eval").body
+    value = ast.literal_eval(body)
+    if isinstance(body, ast.Dict) and len(value) < len(body.keys):
+        return object_of_pairs([(ast.literal_eval(name), None) for name in body.keys if name])
     return value
 
 
@@ -107,6 +174,7 @@ def read_json_lines(path: str | Path, columns: Sequence[str], progress: bool = F
     for number, block in line_blocks(path, progress):
         try:
             frame = pl.read_ndjson(block, schema=schema)
+            refuse_repeated_names(block, columns, path, number)
         except pl.exceptions.PolarsError:
             lines = [line for line in enumerate(block.split(b"\n"), start=number) if line[1].strip()]
             rows = [parse_record(line, f"{path}: line {at}") for at, line in lines]

@@ -179,4 +179,4 @@ def _delimited(path: Path, dialect: Dialect) -> Table:
         chosen = [frame[str(index)].alias(str(number)) for number, index in enumerate(indices)]
         return pl.DataFrame(chosen), lambda row: f"line {line(row)}"
 
-    return Table(str(path), names, lambda _: pl.String(), read)
+    return Table(str(path), names, lambda _: pl.String(), read, is_text=True)

@@ -310,7 +310,7 @@ def _refuse_unread(
     row = int(unread.arg_max() or 0)
     value, others = times[row], int(unread.sum()) - 1
     missing = value is None or (isinstance(value, str) and without_missing(pl.Series([value])).is_null().item())
-    more = f" (and {others} more rows)" if others else ""
+    more = f" (and {others} more row{'s' * (others != 1)})" if others else ""
     if missing:
         raise LorarecError(
             f"{where}: {name_row(row)} has no {TIME}{more}: fix or remove the row, drop all such rows with "
@@ -332,7 +332,8 @@ def _refuse_far(far: pl.Series, times: pl.Series, unit: str, where: str | Path, 
     if far.all():
         raise LorarecError(f"{message}, which like all others is in no supported unit: {_READ}")
     named = ", ".join([*(name_row(row) for row in rows[1 : 1 + _NAMED]), *(["..."] if len(rows) > 1 + _NAMED else [])])
-    more = f" (and {len(rows) - 1} more rows: {named})" if named else ""
+    others = len(rows) - 1
+    more = f" (and {others} more row{'s' * (others != 1)}: {named})" if others else ""
     if len(rows) * 2 >= times.count():
         raise LorarecError(
             f"{message}, which is not in {unit}{more}; no unit fits most of the times: convert all to the same unit"

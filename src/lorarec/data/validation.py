@@ -72,7 +72,7 @@ def _canonical_items(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
     empty = frame.filter(pl.col(TITLE).fill_null("").str.strip_chars() == "")
     if empty.height:
         raise LorarecError(
-            f"items of {where}: {empty.height} items have no title, the first is {empty[ITEM][0]!r}: "
+            f"items of {where} without a title: {empty.height}, the first is {empty[ITEM][0]!r}: "
             "give it one, or import again, dropping such items or naming them by id (keep_untitled=True)"
         )
     repeated = frame.filter(pl.col(ITEM).is_duplicated())
@@ -96,7 +96,7 @@ def _check_items_known(interactions: pl.DataFrame, items: pl.DataFrame, where: s
     unknown = interactions.select(pl.col(ITEM).unique()).join(items, on=ITEM, how="anti")
     if unknown.height:
         raise LorarecError(
-            f"{where}: {unknown.height} items have interactions but no row among the items, "
+            f"{where}: items with interactions but without a row among the items: {unknown.height}, "
             f"the first is {unknown[ITEM].min()!r}: add them, or import again"
         )
 

@@ -19,6 +19,7 @@ from .hub import files_to_push as files_to_push
 from .hub import full_repo_id as full_repo_id
 from .hub import local_folder as local_folder
 from .hub import push_files as push_files
+from .hub import require_model as require_model
 from .hub import source_name as source_name
 from .locks import TEMPORARY as TEMPORARY
 from .locks import locked as locked

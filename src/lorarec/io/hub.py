@@ -113,6 +113,26 @@ def local_folder(source: str | Path, files: Sequence[str], what: str, repo_type:
         )
 
 
+def require_model(name: str, what: str) -> None:
+    """Check that a model is on the hub or in its cache, by one request.
+
+    Transformers repeats its requests for each of several files, for more than a minute if the hub cannot be reached.
+
+    Args:
+        name: The repository, with or without an owner.
+        what: Word for the model in error messages, such as "backbone".
+
+    Raises:
+        LorarecError: As for `local_folder`.
+    """
+    with _download_errors(f"{what} {name}: there is no such folder, and ", HubId(name), "model"):
+        try:
+            huggingface_hub.model_info(name)
+        except (huggingface_hub.errors.HTTPError, OSError) as error:
+            if not isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
+                raise huggingface_hub.errors.LocalEntryNotFoundError(f"{name} is not cached") from error
+
+
 @contextmanager
 def _download_errors(prefix: str, hub_id: HubId, repo_type: RepoType) -> Iterator[None]:
     try:

@@ -239,7 +239,7 @@ def read_population(dataset: Dataset, path: str | Path | None = None) -> list[st
     unknown = users.filter(~users.is_in(known.implode()))
     if len(unknown):
         raise LorarecError(
-            f"{path}: {len(unknown)} of its users are not in dataset {dataset.name}, the first is {unknown[0]!r}: "
+            f"{path}: dataset {dataset.name} lacks {len(unknown)} of its users, the first is {unknown[0]!r}: "
             "remove them, or import their interactions"
         )
     return users.to_list()

@@ -158,7 +158,7 @@ def _score_missing(
                 bar.advance(count)
         if lost := missing(parts, out):
             raise LorarecError(
-                f"{len(lost)} parts are missing in {out}, the first is {lost[0].name}: "
+                f"{out} lacks {len(lost)} of its parts, the first is {lost[0].name}: "
                 "if workers run on other machines, the folder must be one that all of them share"
             )
         remove_leftovers_inside(out)  # Workers that were killed leave them.

@@ -23,7 +23,7 @@ def recommendation_table(recommendations: Sequence[Recommendation], title: str) 
 
     A column of the boosts is added if any item has one.
     """
-    table = Table(title=title)
+    table = Table(title=Text(title))
     boosted = any(item.boost for item in recommendations)
     for name in ("#", "title", "p", *(["boost"] if boosted else []), "why"):
         table.add_column(name)

@@ -140,3 +140,25 @@ def test_reviews_of_bad_times_are_named_or_dropped(tmp_path: Path) -> None:
     source = read_amazon(path, bad_times="drop")
     assert source.interactions.height == 9
     assert source.report == {"rows_with_bad_times_dropped": 1, "first_of_them": ["row 10"]}
+
+
+@pytest.mark.parametrize("literal", [False, True])
+def test_a_review_with_a_name_twice_is_refused_with_its_line(tmp_path: Path, literal: bool) -> None:
+    lines = [(repr if literal else json.dumps)(row) for row in OLD]
+    quote = "'" if literal else '"'
+    lines[1] = lines[1].replace("{", f"{{{quote}asin{quote}: {quote}B000000000{quote}, ", 1)
+    (tmp_path / "reviews.json").write_text("\n".join(lines))
+    with pytest.raises(LorarecError, match="line 2 has the name 'asin' more than once"):
+        read_amazon(tmp_path / "reviews.json")
+    (tmp_path / "reviews.json").write_text(lines[0])
+    (tmp_path / "meta.json").write_text(lines[1])
+    with pytest.raises(LorarecError, match="line 1 has the name 'asin' more than once"):
+        read_amazon(tmp_path / "reviews.json", tmp_path / "meta.json")
+
+
+def test_metadata_of_items_without_reviews_are_kept_on_demand(tmp_path: Path) -> None:
+    log, meta = _json(tmp_path / "reviews.json.gz", OLD), _json(tmp_path / "meta.json.gz", META_2014)
+    kept = Dataset.from_raw_log(read_amazon(log, meta, keep_unseen=True), keep_unseen=True)
+    assert set(kept.titles) == {*ITEMS, "B00UNSEEN0"}
+    with pytest.raises(LorarecError, match="keep_unseen needs option meta"):
+        read_amazon(log, keep_unseen=True)

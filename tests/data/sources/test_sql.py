@@ -37,7 +37,7 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def _read(uri: str, query: str, items_query: str | None = ITEMS, **settings: Any) -> Dataset:
-    return Dataset.from_raw_log(read_query(uri, query, items_query=items_query, columns=NAMES, **settings))
+    return Dataset.from_raw_log(read_query(uri, query, items_query=items_query, **{"columns": NAMES, **settings}))
 
 
 def test_a_log_and_items(uri: str) -> None:
@@ -65,7 +65,8 @@ def test_the_order_of_rows_must_be_that_of_the_query(uri: str) -> None:
     options = TableFormat(order="file")
     with pytest.raises(LorarecError, match="needs a query with ORDER BY"):
         _read(uri, QUERY, options=options)
-    ordered = _read(uri, f"{QUERY} ORDER BY bought DESC", options=options)
+    columns = Columns(user="customer", item="sku", rating="stars", title="name")
+    ordered = _read(uri, f"{QUERY} ORDER BY bought DESC", columns=columns, options=options)
     assert ordered.history("ann") == ["8", "7"]
 
 

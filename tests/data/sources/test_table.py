@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -250,3 +251,43 @@ def test_rows_of_items_without_an_id_are_no_items(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text('item_id,title\n7,Chair\n ,Ghost\n"",Ghost\n,Ghost\n9,Desk\n')
     raw = read_table(tmp_path / "log.csv", tmp_path / "items.csv")
     assert Dataset.from_raw_log(raw, keep_unseen=True).titles == {"7": "Chair", "9": "Desk"}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (TableFormat(separator=";"), "option separator"),
+        (TableFormat(quote="double"), "option quote"),
+        (TableFormat(header=False), "header=False"),
+        (TableFormat(separator=";", header=False), "option separator and header=False"),
+    ],
+)
+def test_options_of_text_need_a_table_of_text(tmp_path: Path, suffix: str, options: TableFormat, named: str) -> None:
+    log, catalogue = _write(LOG, tmp_path / f"log{suffix}"), _write(CATALOGUE, tmp_path / f"catalogue{suffix}")
+    with pytest.raises(LorarecError, match=f"^{named} would have no effect on .*log{suffix} and .*catalogue{suffix}"):
+        read_table(log, catalogue, columns=NAMES, options=options)
+    text = tmp_path / "catalogue.csv"
+    CATALOGUE.write_csv(text, separator=";")
+    if options == TableFormat(separator=";"):
+        assert Dataset.from_raw_log(read_table(log, text, columns=NAMES, options=options)).titles["7"] == "Seven"
+
+
+def test_formats_of_text_need_values_that_are_text(tmp_path: Path) -> None:
+    typed = LOG.with_columns(pl.col("bought").str.to_datetime(time_zone="UTC"))
+    log = _write(typed, tmp_path / "log.parquet")
+    with pytest.raises(LorarecError, match=r"time_format would have no effect on column 'bought', whose type is Datet"):
+        read_table(log, columns=replace(NAMES, title="title"), options=TableFormat(time_format="%d.%m.%Y"))
+    with pytest.raises(
+        LorarecError, match="option decimal would have no effect on column 'stars', whose type is Int64"
+    ):
+        read_table(log, columns=replace(NAMES, title="title"), options=TableFormat(decimal="comma"))
+    log = _write(LOG.drop("stars"), tmp_path / "unrated.csv")
+    with pytest.raises(LorarecError, match="option decimal is for ratings, and there are none"):
+        read_table(log, columns=replace(NAMES, rating=None, title="title"), options=TableFormat(decimal="comma"))
+
+
+def test_a_column_of_times_and_the_order_of_the_file_exclude_each_other(tmp_path: Path) -> None:
+    log = _write(LOG, tmp_path / "log.csv")
+    with pytest.raises(LorarecError, match='option time has no use with order="file"'):
+        read_table(log, columns=replace(NAMES, title="title"), options=TableFormat(order="file"))

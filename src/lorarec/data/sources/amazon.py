@@ -31,6 +31,7 @@ def read_amazon(
     meta: str | Path | None = None,
     *,
     bad_times: BadTimes = "refuse",
+    keep_unseen: bool = False,
     progress: bool = False,
 ) -> RawLog:
     """Read reviews and, for titles, their metadata.
@@ -40,18 +41,21 @@ def read_amazon(
             or 5-core CSV (2023); gzipped or not. Lines may be Python literals.
         meta: `meta_*.json.gz` or `meta_*.jsonl.gz`; gives title, brand and categories.
         bad_times: See `TableFormat`.
+        keep_unseen: Also read the metadata of items without reviews; needs `meta`.
         progress: Show bars on stderr.
 
     Raises:
-        LorarecError: The fields are those of none of these, or a line cannot be read.
+        LorarecError: The fields are those of none of these, a line cannot be read, or `keep_unseen` has no effect.
     """
+    if keep_unseen and meta is None:
+        raise LorarecError("option keep_unseen needs option meta, which has the titles of items without reviews")
     reviews = Path(reviews)
     is_json = first_line(reviews).lstrip().startswith("{")
     raw = _reviews(reviews, progress) if is_json else _ratings_only(reviews)
     options = TableFormat(bad_times=bad_times)
     rows, report = read_interactions(raw, reviews, options)
     del raw
-    wanted = set(rows[ITEM].unique().to_list())
+    wanted = None if keep_unseen else set(rows[ITEM].unique().to_list())
     no_items = pl.DataFrame(schema={ITEM: pl.String, TITLE: pl.String})
     items = _metadata(Path(meta), wanted, progress) if meta else no_items
     name = folder_name(re.sub(r"^reviews_|\.(json|jsonl|csv)(\.gz)?$", "", reviews.name))
@@ -107,13 +111,13 @@ def _choose(names: list[str], path: Path) -> dict[str, str]:
     return chosen
 
 
-def _metadata(path: Path, wanted: set[str], progress: bool) -> pl.DataFrame:
+def _metadata(path: Path, wanted: set[str] | None, progress: bool) -> pl.DataFrame:
     rows = []
     for number, record in records(path, progress):
         item = record.get("parent_asin") or record.get("asin")
         if not item:
             raise LorarecError(f"{path}: line {number} has neither asin nor parent_asin: is it a metadata file?")
-        if item in wanted:
+        if wanted is None or item in wanted:
             brand = record.get("brand") or record.get("store")
             rows.append((item, _text(record.get("title")), _text(brand), _path(record)))
     schema = dict.fromkeys((ITEM, TITLE, "brand", "categories"), pl.String)

@@ -104,9 +104,12 @@ def raw_log(
         licence: The terms of use to record.
 
     Raises:
-        LorarecError: A column is missing, or a value cannot be read.
+        LorarecError: A column is missing, a value cannot be read, or an option has no effect on the tables.
     """
     columns, options = columns or Columns(), options or TableFormat()
+    _refuse_unused_layout(table, items, options)
+    if options.order == "file" and columns.time != TIME:
+        raise LorarecError('option time has no use with order="file", which reads no times: give one of them')
     wanted = {USER: columns.user, ITEM: columns.item}
     if options.order == "time":
         wanted[TIME] = columns.time
@@ -120,6 +123,7 @@ def raw_log(
     raw, name_row = table.read(chosen)
     if raw.is_empty():
         raise LorarecError(f"{table.where} has no rows")
+    _refuse_unused_formats(raw, chosen, table.where, options)
     if options.order == "file":
         raw = raw.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIME))
     rows, report = read_interactions(raw, table.where, options, name_row)
@@ -133,6 +137,49 @@ def raw_log(
     else:
         texts = pl.DataFrame(schema={ITEM: pl.String, TITLE: pl.String})
     return RawLog(name, origin, licence, rows, texts, report=report)
+
+
+def _refuse_unused_layout(table: Table, items: Table | None, options: TableFormat) -> None:
+    """Refuse options of delimited text for tables of which none is.
+
+    Raises:
+        LorarecError: There is such an option.
+    """
+    if table.is_text or (items is not None and items.is_text):
+        return
+    given = {
+        "option separator": options.separator is not None,
+        "option quote": options.quote is not None,
+        "header=False": not options.header,
+    }
+    if unused := [name for name, is_given in given.items() if is_given]:
+        also = "" if items is None else f" and {items.where}"
+        raise LorarecError(
+            f"{' and '.join(unused)} would have no effect on {table.where}{also}: only text such as CSV has "
+            "separators, quotes and a header: leave it out"
+        )
+
+
+def _refuse_unused_formats(raw: pl.DataFrame, chosen: dict[str, str], where: str, options: TableFormat) -> None:
+    """Refuse formats of text for times and ratings that are not text.
+
+    Raises:
+        LorarecError: There is one.
+    """
+    if options.time_format is not None and (raw[TIME].dtype.is_temporal()):
+        raise LorarecError(
+            f"{where}: option time_format would have no effect on column {chosen[TIME]!r}, whose type is "
+            f"{raw[TIME].dtype}: leave it out"
+        )
+    if options.decimal is None:
+        return
+    if RATING not in chosen:
+        raise LorarecError(f'{where}: option decimal is for ratings, and there are none: name them with rating="..."')
+    if raw[RATING].dtype != pl.String:
+        raise LorarecError(
+            f"{where}: option decimal would have no effect on column {chosen[RATING]!r}, whose type is "
+            f"{raw[RATING].dtype}: leave it out"
+        )
 
 
 def _item_texts(table: Table, columns: Columns, options: TableFormat) -> pl.DataFrame:
