@@ -1,9 +1,10 @@
-"""The documents: the code of README and tutorial runs, commands of all pages parse, and internal links lead somewhere."""
+"""The documents: the code of README and tutorial runs, commands of all pages parse, internal links lead somewhere."""
 
 import os
 import re
 import shlex
 import sys
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
@@ -16,6 +17,7 @@ import lorarec
 from lorarec import Dataset, load_sample
 from lorarec.cli import main
 from lorarec.cli.entry import app
+from lorarec.serving.route_roles import ROUTE_ROLES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -120,7 +122,7 @@ def test_the_tutorial_runs_in_python_and_in_the_shell(workplace: Path, monkeypat
     for step in steps:
         exec(_quick(step), named)
     monkeypatch.chdir(workplace)
-    monkeypatch.setenv("MODEL", "embedded")  # in place of SmolLM2, which takes a minute; tests/test_real_model.py has it
+    monkeypatch.setenv("MODEL", "embedded")  # SmolLM2 takes minutes; tests/test_real_model.py has it
     for folder in ("adapters", "reports"):
         (workplace / folder).rename(workplace / f"{folder}-of-python")
     for words in _commands(tutorial):
@@ -156,6 +158,19 @@ def test_the_reference_has_every_public_name() -> None:
     page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^::: lorarec\.(\w+)$", page, re.MULTILINE))
     assert documented == set(lorarec.__all__) - {"__version__"}
+
+
+def test_the_guide_of_the_service_has_every_request() -> None:
+    guide = (DOCS / "howto" / "serving.md").read_text(encoding="utf-8")
+    for _, path in ROUTE_ROLES:
+        pattern = re.sub(r"\\{.*?\\}", r"[\\w-]+", re.escape(path))
+        assert re.search(rf"[ `]{pattern}[`?,]", guide), f"serving.md lacks {path}"
+
+
+def test_the_first_page_has_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    page = (DOCS / "index.md").read_text(encoding="utf-8")
+    assert [name for name in extras if f"`{name}`" not in page] == []
 
 
 def _prose(path: Path) -> str:
