@@ -1,5 +1,8 @@
 """The documents: the code of README and tutorial runs, commands of all pages parse, internal links lead somewhere."""
 
+import ast
+import builtins
+import importlib
 import os
 import re
 import shlex
@@ -24,6 +27,12 @@ DOCS = ROOT / "docs"
 DOCUMENTS = [*ROOT.glob("*.md"), ROOT / "recipes" / "README.md", *sorted(DOCS.rglob("*.md"))]
 #: Documents of which every command is known to the command line.
 PAGES = [path for path in DOCUMENTS if re.search("```(?:sh|bash)", path.read_text(encoding="utf-8"))]
+#: Documents with code in Python, and the objects that their pages use without a definition, such as the tutorial's.
+PAGES_OF_PYTHON = [path for path in DOCUMENTS if "```python" in path.read_text(encoding="utf-8")]
+GIVEN = {
+    *("backbone", "shop", "games", "office", "general", "specific", "mixed"),
+    *("log", "items", "events", "adapter", "config", "cases", "ranker"),
+}
 #: Pages that a hook writes when the site is built, and pages that hold a file of the root.
 GENERATED = {DOCS / "reference" / "cli.md"}
 INCLUDED = {DOCS / "contributing.md": ROOT / "CONTRIBUTING.md", DOCS / "changelog.md": ROOT / "CHANGELOG.md"}
@@ -129,6 +138,27 @@ def test_the_tutorial_runs_in_python_and_in_the_shell(workplace: Path, monkeypat
         _run(words, monkeypatch)
     assert (workplace / "reports" / "shop" / "report.md").is_file()
     assert (workplace / "adapters" / "smollm2" / "adapter_config.json").is_file()
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES_OF_PYTHON if path.parent != ROOT], ids=lambda path: path.name)
+def test_python_of_pages_uses_names_that_there_are(path: Path) -> None:
+    known = {*dir(builtins), *lorarec.__all__, *GIVEN}
+    for code in _blocks(path, "python"):
+        tree = ast.parse(code)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lorarec"):
+                module = importlib.import_module(str(node.module))
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == [], path.name
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                known |= {name.asname or name.name for name in node.names}
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.ExceptHandler) and node.name:
+                known.add(node.name)
+            if isinstance(node, ast.arg):
+                known.add(node.arg)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                known.add(node.id)
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert used <= known, f"{path.name} uses {sorted(used - known)} without a definition"
 
 
 def _command(words: list[str]) -> tuple[Any, list[str]]:
