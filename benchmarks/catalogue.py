@@ -116,7 +116,7 @@ def show(found: dict[str, list[list[str]]], cases: pl.DataFrame, title: str, poo
 
 
 def true_ranks(lists: list[list[str]], targets: list[str]) -> np.ndarray:
-    """(cases,) place of the right item, 1 for the first; infinite where it was not found."""
+    """(cases,) place of the target item, 1 for the first; infinite where it was not found."""
     pairs = zip(lists, targets, strict=True)
     return np.array([items.index(target) + 1 if target in items else np.inf for items, target in pairs])
 

@@ -1,8 +1,13 @@
-"""The documents: the code of README and tutorial runs, and internal links lead somewhere."""
+"""The documents: the code of README and tutorial runs, commands of all pages parse, internal links lead somewhere."""
 
+import ast
+import builtins
+import importlib
+import os
 import re
 import shlex
 import sys
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
@@ -15,12 +20,19 @@ import lorarec
 from lorarec import Dataset, load_sample
 from lorarec.cli import main
 from lorarec.cli.entry import app
+from lorarec.serving.route_roles import ROUTE_ROLES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 DOCUMENTS = [*ROOT.glob("*.md"), ROOT / "recipes" / "README.md", *sorted(DOCS.rglob("*.md"))]
 #: Documents of which every command is known to the command line.
-PAGES = [path for path in DOCUMENTS if "```sh" in path.read_text(encoding="utf-8")]
+PAGES = [path for path in DOCUMENTS if re.search("```(?:sh|bash)", path.read_text(encoding="utf-8"))]
+#: Documents with code in Python, and the objects that their pages use without a definition, such as the tutorial's.
+PAGES_OF_PYTHON = [path for path in DOCUMENTS if "```python" in path.read_text(encoding="utf-8")]
+GIVEN = {
+    *("backbone", "shop", "games", "office", "general", "specific", "mixed"),
+    *("log", "items", "events", "adapter", "config", "cases", "ranker"),
+}
 #: Pages that a hook writes when the site is built, and pages that hold a file of the root.
 GENERATED = {DOCS / "reference" / "cli.md"}
 INCLUDED = {DOCS / "contributing.md": ROOT / "CONTRIBUTING.md", DOCS / "changelog.md": ROOT / "CHANGELOG.md"}
@@ -31,6 +43,7 @@ QUICK = {
     "mix": "--prompts 2",
     "evaluate": "--limit 2",
     "recommend": "--pool 5 --top 5",
+    "explain": "--pool 5",
 }
 
 
@@ -44,7 +57,7 @@ def _blocks(path: Path, language: str) -> list[str]:
 def _commands(path: Path) -> list[list[str]]:
     """Return the words of every command in the shell blocks of a document, without comments."""
     commands, line = [], ""
-    for each in "\n".join(_blocks(path, "sh")).replace("\\\n", " ").splitlines():
+    for each in "\n".join(_blocks(path, "(?:sh|bash)")).replace("\\\n", " ").splitlines():
         line = f"{line}\n{each}"
         with suppress(ValueError):  # a quotation continues in the next line
             commands.append(shlex.split(line, comments=True))
@@ -54,7 +67,7 @@ def _commands(path: Path) -> list[list[str]]:
 
 def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a command of lorarec with little work."""
-    monkeypatch.setattr(sys, "argv", [*words, *QUICK.get(words[1], "").split()])
+    monkeypatch.setattr(sys, "argv", [*map(os.path.expandvars, words), *QUICK.get(words[1], "").split()])
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code, words
@@ -106,7 +119,7 @@ def test_shell_of_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPat
         _run(words, monkeypatch)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     others = [words for words in commands if words[0] != "lorarec"]
-    assert {words[0] for words in others} == {"pip", "make", "python"}
+    assert {words[0] for words in others} == {"pip", "make"}
     assert all(f"\n{words[1]}:" in makefile for words in others if words[0] == "make")
 
 
@@ -118,11 +131,34 @@ def test_the_tutorial_runs_in_python_and_in_the_shell(workplace: Path, monkeypat
     for step in steps:
         exec(_quick(step), named)
     monkeypatch.chdir(workplace)
+    monkeypatch.setenv("MODEL", "embedded")  # SmolLM2 takes minutes; tests/test_real_model.py has it
     for folder in ("adapters", "reports"):
         (workplace / folder).rename(workplace / f"{folder}-of-python")
     for words in _commands(tutorial):
         _run(words, monkeypatch)
     assert (workplace / "reports" / "shop" / "report.md").is_file()
+    assert (workplace / "adapters" / "smollm2" / "adapter_config.json").is_file()
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES_OF_PYTHON if path.parent != ROOT], ids=lambda path: path.name)
+def test_python_of_pages_uses_names_that_there_are(path: Path) -> None:
+    known = {*dir(builtins), *lorarec.__all__, *GIVEN}
+    for code in _blocks(path, "python"):
+        tree = ast.parse(code)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lorarec"):
+                module = importlib.import_module(str(node.module))
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == [], path.name
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                known |= {name.asname or name.name for name in node.names}
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.ExceptHandler) and node.name:
+                known.add(node.name)
+            if isinstance(node, ast.arg):
+                known.add(node.arg)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                known.add(node.id)
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert used <= known, f"{path.name} uses {sorted(used - known)} without a definition"
 
 
 def _command(words: list[str]) -> tuple[Any, list[str]]:
@@ -136,20 +172,35 @@ def _command(words: list[str]) -> tuple[Any, list[str]]:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_commands_have_the_options_that_documents_give_them(path: Path) -> None:
+def test_commands_of_documents_parse(path: Path, workplace: Path) -> None:
+    (workplace / "serve.yaml").write_text("dataset: data/shop\n")  # is read while the options are parsed
     for words in _commands(path):
         if "lorarec" not in words or words[0] == "pip":
             continue
         command, rest = _command(words[words.index("lorarec") :])
-        known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
-        given = {word for word in rest if word.startswith("--")}
-        assert given <= known, f"{path.name}: {' '.join(words)} has unknown options {sorted(given - known)}"
+        try:
+            command.make_context(command.name, rest)
+        except Exception as error:
+            pytest.fail(f"{path.name}: {' '.join(words)}: {error}")
 
 
 def test_the_reference_has_every_public_name() -> None:
     page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^::: lorarec\.(\w+)$", page, re.MULTILINE))
     assert documented == set(lorarec.__all__) - {"__version__"}
+
+
+def test_the_guide_of_the_service_has_every_request() -> None:
+    guide = (DOCS / "howto" / "serving.md").read_text(encoding="utf-8")
+    for _, path in ROUTE_ROLES:
+        pattern = re.sub(r"\\{.*?\\}", r"[\\w-]+", re.escape(path))
+        assert re.search(rf"[ `]{pattern}[`?,]", guide), f"serving.md lacks {path}"
+
+
+def test_the_first_page_has_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    page = (DOCS / "index.md").read_text(encoding="utf-8")
+    assert [name for name in extras if f"`{name}`" not in page] == []
 
 
 def _prose(path: Path) -> str:

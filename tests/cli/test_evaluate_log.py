@@ -74,8 +74,8 @@ def test_events_of_a_file_and_of_the_database_give_the_same_report(log: Path, tm
     }
     assert (found["compare_with"], found["window"]) == ("a", 60)
     for variant in found["variants"].values():
-        assert variant["metrics"]["choice@3"]["mean"] == 0.5
-        assert variant["ips"]["choice@3"]["low"] <= variant["ips"]["choice@3"]["mean"]
+        assert variant["metrics"]["hr@3"]["mean"] == 0.5
+        assert variant["ips"]["hr@3"]["low"] <= variant["ips"]["hr@3"]["mean"]
     assert json.loads((out / "metrics.json").read_text()) == found
     report = (out / "report.md").read_text()
     for heading in ("# Experiment homepage", "## Differences to a", "## If one variant had answered all requests"):

@@ -73,7 +73,7 @@ def expected_metrics(answers: pl.DataFrame, events: pl.DataFrame, window: float)
         ranks = sorted(row["item_ids"].index(item) + 1 for item in items)
         metrics = {"mrr": 1 / ranks[0] if ranks else 0.0}
         for k in (1, 3, 10):
-            metrics[f"choice@{k}"] = float(any(rank <= k for rank in ranks))
+            metrics[f"hr@{k}"] = float(any(rank <= k for rank in ranks))
             gain = sum(1 / math.log2(rank + 1) for rank in ranks if rank <= k)
             ideal = sum(1 / math.log2(place + 2) for place in range(min(k, len(ranks))))
             metrics[f"ndcg@{k}"] = gain / ideal if ranks else 0.0
@@ -86,7 +86,7 @@ def test_outcomes_equal_a_loop(seed: int) -> None:
     answers, happened = drawn(seed)
     outcomes = answer_outcomes(answers, happened, timedelta(seconds=300))
     expected = expected_metrics(answers, happened, 300)
-    assert sum(each["choice@10"] for each in expected) > 5
+    assert sum(each["hr@10"] for each in expected) > 5
     assert any(0 < each["ndcg@3"] < 1 for each in expected)
     for name in ANSWER_METRICS:
         np.testing.assert_allclose(outcomes[name].to_numpy(), [each[name] for each in expected], atol=1e-12)
@@ -104,8 +104,8 @@ def test_an_event_belongs_to_the_latest_answer_with_its_item_within_the_window()
     )
     happened = events(("u", "x", 25), ("u", "x", 26), ("u", "y", 5), ("u", "z", 121), ("u", "w", 49), ("u", "w", 150))
     outcomes = answer_outcomes(answers, happened, timedelta(seconds=100))
-    assert outcomes["choice@1"].to_list() == [0, 0, 0, 0, 0, 0]
-    assert outcomes["choice@3"].to_list() == [1, 1, 0, 0, 0, 1]
+    assert outcomes["hr@1"].to_list() == [0, 0, 0, 0, 0, 0]
+    assert outcomes["hr@3"].to_list() == [1, 1, 0, 0, 0, 1]
     assert outcomes["mrr"].to_list() == [0.5, 0.5, 0, 0, 0, 0.5]
 
 
@@ -113,7 +113,7 @@ def test_events_in_whole_seconds_may_be_of_the_second_of_the_answer() -> None:
     answers = frame(answer(0.7, "u", ["x"]), answer(5.7, "v", ["x"]))
     second = int(START.timestamp())
     happened = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["x", "x"], "timestamp": [second, second + 4]})
-    assert answer_outcomes(answers, happened, timedelta(seconds=60))["choice@1"].to_list() == [1, 0]
+    assert answer_outcomes(answers, happened, timedelta(seconds=60))["hr@1"].to_list() == [1, 0]
     with pytest.raises(LorarecError, match="no seconds since 1970: give times"):
         answer_outcomes(answers, happened.with_columns(pl.col("timestamp") * 1000), timedelta(seconds=60))
     with pytest.raises(LorarecError, match="the timestamps of the events are Float64"):
@@ -184,9 +184,9 @@ def test_ips_recovers_the_value_of_a_policy_where_means_do_not() -> None:
         answers, happened = simulated(seed, 400, rates, shares)
         result = evaluate_answers(answers, happened, window=timedelta(seconds=60), compare_with="a", seed=seed)
         for variant in result.variants.values():
-            for estimate in (variant.ips["choice@1"], variant.snips["choice@1"]):
+            for estimate in (variant.ips["hr@1"], variant.snips["hr@1"]):
                 inside += estimate.low <= truth <= estimate.high
-            fooled += not variant.metrics["choice@1"].low <= truth <= variant.metrics["choice@1"].high
+            fooled += not variant.metrics["hr@1"].low <= truth <= variant.metrics["hr@1"].high
             assert 0 < variant.effective_sample_size < variant.answers
             assert math.isclose(variant.mean_weight, 1, abs_tol=0.35)
     assert inside >= 70  # of 80 intervals of 95%
@@ -196,13 +196,13 @@ def test_ips_recovers_the_value_of_a_policy_where_means_do_not() -> None:
 def test_a_difference_is_found_and_none_is_made_up() -> None:
     half = [{"a": 0.5, "b": 0.5}]
     better = evaluate_answers(*simulated(1, 800, {"a": 0.2, "b": 0.4}, half), compare_with="a").variants["b"]
-    assert better.differences["choice@1"].low < 0.2 < better.differences["choice@1"].high
-    assert better.metrics["choice@1"].significant
+    assert better.differences["hr@1"].low < 0.2 < better.differences["hr@1"].high
+    assert better.metrics["hr@1"].significant
     found = [
         evaluate_answers(*simulated(seed, 300, {"a": 0.3, "b": 0.3}, half), compare_with="a").variants["b"]
         for seed in range(20)
     ]
-    assert sum(each.differences["choice@1"].low > 0 or each.differences["choice@1"].high < 0 for each in found) <= 4
+    assert sum(each.differences["hr@1"].low > 0 or each.differences["hr@1"].high < 0 for each in found) <= 4
 
 
 def test_intervals_are_over_users_not_answers() -> None:
@@ -215,7 +215,7 @@ def test_intervals_are_over_users_not_answers() -> None:
     widths = []
     for rows in (once, often):
         result = evaluate_answers(frame(*rows).sort("time"), events(*happened), window=timedelta(seconds=1))
-        metric = result.variants["a"].metrics["choice@1"]
+        metric = result.variants["a"].metrics["hr@1"]
         assert math.isclose(metric.mean, likes.mean())
         widths.append(metric.high - metric.low)
     assert math.isclose(*widths, rel_tol=1e-9)

@@ -198,9 +198,9 @@ def test_cases_whose_right_item_is_in_the_history_are_left_out(dataset: Dataset,
     result = evaluate(dataset, {}, split=changed, settings=["warm"], candidates="all", out=tmp_path / "out")
     warm = result.settings["warm"]
     assert (warm.repeats, warm.cases) == (3, len(cases) - 3)
-    assert "3 cases whose right item is in the history are left out" in (tmp_path / "out" / "report.md").read_text()
+    assert "3 cases whose target item is in the history are left out" in (tmp_path / "out" / "report.md").read_text()
     only = replace(split, test={"warm": some[:3]})
-    with pytest.raises(LorarecError, match="setting warm: no case is left, since the right item of each is in"):
+    with pytest.raises(LorarecError, match="setting warm: no case is left, since the target item of each is in"):
         evaluate(dataset, {}, split=only, candidates="all")
 
 

@@ -12,7 +12,7 @@ GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 def test_the_example_of_a_recommender_is_fitted_and_evaluated(dataset_folder: Path) -> None:
     code = GUIDE.read_text().partition("```python\n")[2].partition("```")[0]
     recommenders: dict[str, type[Recommender]] = {}
-    exec(code, {"RECOMMENDERS": recommenders})
+    exec(code, {"CONVENTIONAL": recommenders})
     dataset = Dataset.load(dataset_folder)
     split = load_split(dataset)
     row = recommenders["co-chosen"].from_options({"damping": 2.0}).fit(TrainingData(dataset, split))

@@ -168,7 +168,7 @@ def test_candidates_that_are_not_generated_have_no_rank(
 
 def test_wasted_places_count(dataset: Dataset, split: Split) -> None:
     class Second:
-        """A list with the right item after a title that is no candidate."""
+        """A list with the target item after a title that is no candidate."""
 
         returns_ranks = True
 

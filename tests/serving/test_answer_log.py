@@ -281,4 +281,4 @@ def test_the_command_serves_an_experiment_whose_log_is_evaluated(
         assert replica.process.wait(60) in (0, -signal.SIGTERM)
     found = json.loads(run("evaluate", "--log", log, "--db", database, "--json").stdout)["variants"]
     assert {name: each["users"] for name, each in found.items()} == {name: len(users) for name, users in shown.items()}
-    assert {name: each["metrics"]["choice@1"]["mean"] for name, each in found.items()} == {"a": 1, "b": 0}
+    assert {name: each["metrics"]["hr@1"]["mean"] for name, each in found.items()} == {"a": 1, "b": 0}

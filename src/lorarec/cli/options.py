@@ -28,7 +28,11 @@ AdapterFolder = Annotated[
     Path | None, typer.Option("--adapter", help="PEFT folder or hub id; the backbone alone if not given.")
 ]
 IndexFolder = Annotated[
-    Path | None, typer.Option("--index", help="Folder of `lorarec index`; a light index is built if not given.")
+    Path | None,
+    typer.Option(
+        "--index",
+        help="Folder of `lorarec index`; if not given, one without a next-item model is built, or the fusion's own.",
+    ),
 ]
 Pool = Annotated[int, typer.Option("--pool", min=1, help="Number of candidates that the index proposes.")]
 Engine = Annotated[

@@ -64,8 +64,8 @@ def train(
     events, the language model on a sample of them (--samples); validation events decide how the two are blended. The
     test events then give AUC, LogLoss, ACC and ECE.
 
-    OUT holds crm/ (reusable by --ctr-model), personal/, users.parquet, predictions.parquet, metrics.json, report.md and
-    weights.png.
+    OUT holds crm/ (the click-through model, reusable by --ctr-model), personal/ (the router and the meta-LoRAs),
+    users.parquet, predictions.parquet, metrics.json, report.md and weights.png.
 
     Example: lorarec personal train data/ml-1m --ctr-model sim --samples 4096 --shared similar --out personal
     """
@@ -133,8 +133,8 @@ def choose(
     mixture.
 
     OUT holds metrics.json, report.md and ndcg.png of all rows, adapter_preference.json and adapter_preference.png,
-    constant/ (the constant mixture), crm/ (reusable by --ctr-model) and choose.json. `lorarec personal export OUT
-    --user ID` reads it; in a folder of adapters, `lorarec serve` serves it.
+    constant/ (the constant mixture), crm/ (the click-through model, reusable by --ctr-model) and choose.json. `lorarec
+    personal export OUT --user ID` reads it; in a folder of adapters, `lorarec serve` serves it.
 
     Example: lorarec personal choose data/action demo/general demo/specific --out chosen
     """

@@ -25,7 +25,7 @@ NewItemPrior = Annotated[
     str | None,
     typer.Option(
         "--new-item-prior",
-        help="Probability, for the fusion, that the right item is a new one, or auto; that of the fusion if not given.",
+        help="Probability, for a fusion, that the target item is a new one, or auto; that of the fusion if not given.",
     ),
 ]
 

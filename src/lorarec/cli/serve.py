@@ -37,7 +37,7 @@ def serve(
         Path | None,
         typer.Option(
             "--config",
-            help="YAML file of these options; variables such as LORAREC_SERVE_PORT and options here go before it.",
+            help="YAML file of these options; variables such as LORAREC_SERVE_PORT and options here take precedence.",
             is_eager=True,
             callback=use_settings,
         ),

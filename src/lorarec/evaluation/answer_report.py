@@ -12,9 +12,9 @@ from lorarec.evaluation.report_table import Cell, NumberCell, ReportTable, escap
 from lorarec.evaluation.result import LEVEL
 from lorarec.io import FolderKind, new_folder, versions, write_json, write_text
 
-_TERMINAL_COLUMNS = ("choice@1", "choice@10", "ndcg@10", "mrr")
+_TERMINAL_COLUMNS = ("hr@1", "hr@10", "ndcg@10", "mrr")
 _NOTES = (
-    "- CHOICE@k: share of answers after which the user chose one of the first k items.",
+    "- HR@k: share of answers after which the user chose one of the first k items.",
     "- NDCG@k: with the chosen items as the relevant ones; 0 for an answer of which nothing was chosen.",
     "- MRR: mean of 1 / rank of the first chosen item; 0 for an answer of which nothing was chosen.",
     f"- [low, high]: {LEVEL:.0%} percentile bootstrap interval from {SAMPLES:,} resamples of the users, which all rows "
@@ -35,7 +35,7 @@ def answer_table(evaluation: AnswerEvaluation) -> Table:
 
 def propensity_table(evaluation: AnswerEvaluation) -> Table:
     """Return the inverse-propensity estimates of the variants for a terminal."""
-    return _estimates(evaluation, ("choice@10", "ndcg@10")).to_rich("If one variant had answered all requests")
+    return _estimates(evaluation, ("hr@10", "ndcg@10")).to_rich("If one variant had answered all requests")
 
 
 def write_answer_report(evaluation: AnswerEvaluation, log: Path, out: Path, overwrite: bool = False) -> None:

@@ -130,7 +130,7 @@ def metrics_per_case(ranks: np.ndarray, names: Sequence[str] = METRIC_NAMES) -> 
 
     Args:
         ranks: Rank of each target, (cases,); 1 is best, infinite is a target without a rank.
-        names: Names of the metrics. With one right item for each case, `recall` and `hr` are the same.
+        names: Names of the metrics. With one target item for each case, `recall` and `hr` are the same.
     """
     return np.stack([_metric(ranks, *name.split("@")) for name in names], axis=1)
 

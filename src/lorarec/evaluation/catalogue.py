@@ -162,7 +162,7 @@ def without_repeats(setting: str, cases: pl.DataFrame) -> pl.DataFrame:
     kept = cases.filter(~pl.col(HISTORY).list.contains(pl.col(TARGET)))
     if kept.is_empty():
         raise LorarecError(
-            f"setting {setting}: no case is left, since the right item of each is in its history: evaluate with stored "
-            "candidates"
+            f"setting {setting}: no case is left, since the target item of each is in its history: evaluate with "
+            "stored candidates"
         )
     return kept

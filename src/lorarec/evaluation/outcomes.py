@@ -12,7 +12,7 @@ from lorarec.metrics import hit_rate, ndcg, reciprocal_rank
 #: Cut-offs of the metrics of answers.
 ANSWER_CUTOFFS = (1, 3, 10)
 ANSWER_METRICS = (
-    *(f"choice@{k}" for k in ANSWER_CUTOFFS),
+    *(f"hr@{k}" for k in ANSWER_CUTOFFS),
     *(f"ndcg@{k}" for k in ANSWER_CUTOFFS),
     "mrr",
 )
@@ -33,7 +33,7 @@ def answer_outcomes(answers: pl.DataFrame, events: pl.DataFrame, window: timedel
         window: Time after an answer in which events count.
 
     Returns:
-        The answers in their order, with a column for each of `ANSWER_METRICS`: `choice@k` is 1 if a chosen item is
+        The answers in their order, with a column for each of `ANSWER_METRICS`: `hr@k` is 1 if a chosen item is
         among the first k; `ndcg@k` is the NDCG with the chosen items as the relevant ones (Jarvelin and Kekalainen
         2002); `mrr` is the reciprocal rank of the first chosen item. All are 0 if nothing was chosen.
 
@@ -105,7 +105,7 @@ def _metrics(count: int, owner: np.ndarray, ranks: np.ndarray) -> dict[str, np.n
         spread[answered] = values
         return spread
 
-    found = {f"choice@{k}": of_best(hit_rate(best, k)) for k in ANSWER_CUTOFFS}
+    found = {f"hr@{k}": of_best(hit_rate(best, k)) for k in ANSWER_CUTOFFS}
     for k in ANSWER_CUTOFFS:
         gained = np.bincount(owner, weights=ndcg(ranks, k), minlength=count)
         ideal = np.concatenate([[1.0], np.cumsum(ndcg(np.arange(1, k + 1), k))])

@@ -31,10 +31,10 @@ from lorarec.io import write_json, write_text
 
 METRICS, REPORT, PICTURE = "metrics.json", "report.md", "ndcg.png"
 NEW_ITEM_NOTE = (
-    "The right items never occur in training and most of the others do, so popularity ranks them last by construction, "
-    "and a row that can tell which items occur in training has an advantage that is not taste."
+    "The target items never occur in training and most of the others do, so popularity ranks them last by "
+    "construction, and a row that can tell which items occur in training has an advantage that is not taste."
 )
-_NDCG_NOTE = "- NDCG@k: 1 / log2(rank + 1) of the right item if it is among the first k, else 0; mean over cases."
+_NDCG_NOTE = "- NDCG@k: 1 / log2(rank + 1) of the target item if it is among the first k, else 0; mean over cases."
 _MRR_NOTE = "- MRR: mean of 1 / rank."
 _TEST_NOTES = (
     f"- [low, high]: {LEVEL:.0%} percentile bootstrap interval of the mean, from 1,000 resamples of the cases, "
@@ -44,14 +44,14 @@ _TEST_NOTES = (
 )
 METRIC_NOTES = (
     _NDCG_NOTE,
-    "- HR@k: share of cases whose right item is among the first k (HR@1 equals NDCG@1).",
+    "- HR@k: share of cases whose target item is among the first k (HR@1 equals NDCG@1).",
     _MRR_NOTE,
     *_TEST_NOTES,
 )
 CATALOGUE_METRIC_NOTES = (
-    "- Recall@k: share of cases whose right item is among the first k.",
+    "- Recall@k: share of cases whose target item is among the first k.",
     _NDCG_NOTE,
-    _MRR_NOTE + " A right item without a rank, outside of a pool, counts as 0.",
+    _MRR_NOTE + " A target item without a rank, outside of a pool, counts as 0.",
     *_TEST_NOTES,
     f"- COVERAGE@{TOP}: share of the catalogue that is among the first {TOP} of any case.",
     f"- GINI@{TOP}: Gini index of how often each item of the catalogue is among the first {TOP}; 0 if all are equally "
@@ -60,11 +60,11 @@ CATALOGUE_METRIC_NOTES = (
     "cases; items that nobody chose count as if one user had.",
 )
 CATALOGUE_NOTE = (
-    "Each case is one user's history and one right item. Every item of the catalogue that is not in the history is a "
+    "Each case is one user's history and one target item. Every item of the catalogue that is not in the history is a "
     "candidate. Of several items with one score, the earlier in a random order, drawn once, ranks first."
 )
 STORED_NOTE = (
-    "Each case is one user's history and one candidate set that holds one right item; candidates were drawn once and "
+    "Each case is one user's history and one candidate set that holds one target item; candidates were drawn once and "
     "stored with the split. Of several candidates with one score, the earlier in the stored (random) order ranks first."
 )
 BEST_NOTE = "- Bold: the highest mean of the column."
@@ -117,7 +117,7 @@ def setting_heading(result: SettingResult) -> list[str]:
     else:
         ranked = f"All rows ranked the {result.catalogue:,} items of the catalogue (hash {result.candidates})."
         if result.repeats:
-            ranked += f" {result.repeats:,} cases whose right item is in the history are left out."
+            ranked += f" {result.repeats:,} cases whose target item is in the history are left out."
     return [
         f"## {result.setting}",
         "",

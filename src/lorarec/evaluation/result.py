@@ -94,7 +94,7 @@ class SettingResult:
         rows: Results by name of the row, in the order of the table.
         correction: Correction of the p-values for the number of tests.
         catalogue: Number of items of the catalogue if all of them were candidates; None for stored candidate sets.
-        repeats: Number of cases left out because the right item is in the history, over a whole catalogue.
+        repeats: Number of cases left out because the target item is in the history, over a whole catalogue.
     """
 
     setting: str

@@ -28,7 +28,7 @@ class ExperimentData:
         general: Datasets of other domains with their splits.
         cases: Test cases by name of the setting.
         catalogue: Candidates of every case, or None for the stored candidate sets.
-        repeats: Number of cases that are left out because the right item is in the history, by name of the setting.
+        repeats: Number of cases that are left out because the target item is in the history, by name of the setting.
     """
 
     dataset: Dataset

@@ -116,7 +116,7 @@ def _describe_columns(table: ExperimentTable) -> list[str]:
     paper = [f"- paper: as published ({source}); not the same experiment."] if table.recipe.paper else []
     stored = table.recipe.candidates == "stored"
     cases = (
-        "Each case is one user's history and one candidate set that holds one right item, drawn once and stored with "
+        "Each case is one user's history and one candidate set that holds one target item, drawn once and stored with "
         "the split."
     )
     return [

@@ -55,7 +55,7 @@ def fit_temperatures(mixed: MixedModel, size: int, labelled: MixingExamples, tok
     Args:
         mixed: The model with mixed layers.
         size: The number K of adapters.
-        labelled: Prompts with their true candidates.
+        labelled: Prompts with their target items.
         token_budget: The maximum number of tokens in one forward pass, padding included; None for the default of the
             device.
 
@@ -77,7 +77,7 @@ def fit_temperature(scores: Sequence[np.ndarray], targets: Sequence[int]) -> flo
 
     Args:
         scores: The scores (candidates,) of each case.
-        targets: The index of the true candidate of each case.
+        targets: The index of the target item of each case.
     """
     # The log-loss of a case is logsumexp((s - s_target) / T), so shorter cases are filled up with scores of -infinity.
     above = np.full((len(scores), max(map(len, scores))), -np.inf)

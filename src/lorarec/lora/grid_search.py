@@ -30,7 +30,7 @@ def grid_weights(
     Args:
         mixed: The model with mixed layers.
         size: The number K of adapters.
-        labelled: The prompts of validation cases with their true candidates.
+        labelled: The prompts of validation cases with their target items.
         token_budget: The maximum number of tokens in one forward pass, padding included; None for the default of the
             device.
 

@@ -228,6 +228,6 @@ def _check_arguments(
     if (dataset is None) == (examples is None):
         raise LorarecError(f"method={method} needs prompts: give either the dataset to draw them from, or examples")
     if method == "grid" and examples is not None and examples.targets is None:
-        raise LorarecError("method=grid needs the true candidate of every example: give examples with targets")
+        raise LorarecError("method=grid needs the target item of every example: give examples with targets")
     if (labelled is not None) != (config.calibrate and examples is not None):
         raise LorarecError("give labelled prompts with examples and calibrate=True, and only then")

@@ -21,7 +21,7 @@ class MixingExamples:
     Attributes:
         builder: The builder of the prompts.
         prompts: The prompts with their candidates as branches.
-        targets: The index of the true candidate of each prompt; None for prompts without labels.
+        targets: The index of the target item of each prompt; None for prompts without labels.
     """
 
     builder: PromptBuilder
@@ -87,7 +87,7 @@ class MixingPrompts:
         return self.examples(dataset, split, sample_cases(cases, count, seed))
 
     def validation(self, dataset: Dataset, split: Split, count: int, seed: int) -> tuple[list[Example], list[int]]:
-        """Return the prompts of random validation users, and the index of the true candidate of each.
+        """Return the prompts of random validation users, and the index of the target item of each.
 
         Args:
             dataset: The dataset.

@@ -85,7 +85,7 @@ def effect_of_prompts(
         backbone: The backbone on which the adapters were trained.
         adapters: Two or more adapters or paths of PEFT folders.
         prompts: The unlabelled prompts to draw from.
-        evaluation: Prompts, and the index of the true candidate of each, on which NDCG is measured.
+        evaluation: Prompts, and the index of the target item of each, on which NDCG is measured.
         builder: The builder of all prompts.
         out: Path of the folder to write.
         counts: Numbers of prompts; those that exceed the number of `prompts` are left out.

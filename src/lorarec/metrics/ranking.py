@@ -8,14 +8,14 @@ from lorarec.errors import LorarecError
 
 
 def target_ranks(scores: Sequence[np.ndarray], target_index: np.ndarray) -> np.ndarray:
-    """Return the rank of the true candidate of every case; 1 is best.
+    """Return the rank of the target item of every case; 1 is best.
 
     Among equal scores the earlier candidate ranks first. Candidate sets are stored in random order, so a ranker that
     gives all candidates the same score gets random ranks.
 
     Args:
         scores: Scores of the candidates of each case, higher is better; cases may differ in length.
-        target_index: Positions (cases,) of the true candidates.
+        target_index: Positions (cases,) of the target items.
 
     Returns:
         Ranks (cases,), int64.

@@ -28,7 +28,7 @@ class RouterCases:
 
     Attributes:
         examples: Prompts with their candidates as branches.
-        targets: Index of the true candidate of each case.
+        targets: Index of the target item of each case.
         representation: Representation of each case's user, (cases, d), which the router reads.
     """
 
@@ -53,7 +53,7 @@ def tune_router(
     progress: bool = False,
     run: TrackedRun | None = None,
 ) -> JsonObject:
-    """Train a router over finished adapters by the cross-entropy of the true candidate over its candidate set.
+    """Train a router over finished adapters by the cross-entropy of the target item over its candidate set.
 
     The router is initialized to the constant mixture with the lowest loss on the cases that it is trained on. At the
     end it has the weights of the epoch with the lowest loss on the held-out cases; epoch 0 is the constant mixture.

@@ -73,7 +73,7 @@ def train_user_router(
 
     Users are represented by their histories in the training part of the split alone (see `user_features`). The router
     is initialized to the constant mixture with the lowest loss on its training cases. Only the router is trained, by
-    the cross-entropy of the true candidate over its candidate set, on validation cases. The weights of the epoch with
+    the cross-entropy of the target item over its candidate set, on validation cases. The weights of the epoch with
     the lowest loss on the held-out cases are restored; if no epoch lowers that loss, every user gets the constant
     mixture. Test targets are not read.
 

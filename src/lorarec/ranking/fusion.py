@@ -56,7 +56,7 @@ class FusedScores:
     """Scores of the candidates of a case and their parts.
 
     Attributes:
-        log_probabilities: Logarithm of the probability that each candidate is the right item (candidates,).
+        log_probabilities: Logarithm of the probability that each candidate is the target item (candidates,).
         parts: Name of the recommender -> what it adds to each score, less the mean over the candidates (candidates,).
             `index` is the part of the order of an index, `new item` that of the constant and the prior of new items.
             The parts of a candidate add up to its log-probability plus a constant of the case.
@@ -71,7 +71,7 @@ class FusedScores:
 
 
 class Fusion:
-    """Score candidates by the fused scores of several recommenders: the log-probability that one is the right item.
+    """Score candidates by the fused scores of several recommenders: the log-probability that one is the target item.
 
     `fuse` makes a fusion. It is a conditional logit over the scores of the recommenders, fitted to validation cases,
     with weights of its own for new items: those without training interactions.

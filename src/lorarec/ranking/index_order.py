@@ -13,7 +13,7 @@ INDEX = "index"
 def log_prior(count: int) -> np.ndarray:
     """Return the logarithm of the prior of the index's first `count` proposals (count,), up to a constant.
 
-    The prior of the proposal at place n is proportional to 1 / n. A ranker learns to distinguish the right item from
+    The prior of the proposal at place n is proportional to 1 / n. A ranker learns to distinguish the target item from
     random ones, most of which are unlikely; in a pool all items are likely, and the index's order says how likely.
 
     Examples:

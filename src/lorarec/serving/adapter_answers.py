@@ -58,7 +58,7 @@ class FusionInfo:
 
     Attributes:
         recommenders: Kind of each fused recommender by its name.
-        new_item_prior: Probability that the right item is a new one, or `auto`.
+        new_item_prior: Probability that the target item is a new one, or `auto`.
     """
 
     recommenders: dict[str, str]

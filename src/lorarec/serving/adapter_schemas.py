@@ -106,7 +106,7 @@ class FusionInfo(BaseModel):
     ]
     new_item_prior: Annotated[
         float | Literal["auto"],
-        Field(description="Probability that the right item is a new one; `auto` is their share of the catalogue."),
+        Field(description="Probability that the target item is a new one; `auto` is their share of the catalogue."),
     ]
 
 

@@ -78,7 +78,7 @@ class ServedFusion:
 
     @property
     def new_item_prior(self) -> float | Literal["auto"]:
-        """Probability that the right item is a new one; `auto` is the share of new items in the catalogue."""
+        """Probability that the target item is a new one; `auto` is the share of new items in the catalogue."""
         return self._fusion.config.new_item_prior
 
     @property

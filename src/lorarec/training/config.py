@@ -37,13 +37,13 @@ _FORMER_NAMES = {
 class TrainingConfig(PromptConfig):
     """Options of `train`; the defaults of LoRA, optimizer and batch are MoLoRec's (arXiv 2502.08271, appendix).
 
-    The loss `listwise` is the cross-entropy of the true item over the candidate set; `pointwise` is the binary
+    The loss `listwise` is the cross-entropy of the target item over the candidate set; `pointwise` is the binary
     cross-entropy of yes and no for each candidate by itself, as in TALLRec (readout `verdict` only); `next-token` is
     the papers' loss on the tokens of the true title (readout `likelihood` only).
 
     `target_modules="all-linear"` leaves out the fused experts of a mixture of experts, which are no linear layers: the
     adapter is on attention and on the dense and shared layers there. Negatives drawn by popularity are drawn in
-    proportion to an item's number of interactions plus one, so that popularity alone does not separate the true item
+    proportion to an item's number of interactions plus one, so that popularity alone does not separate the target item
     from the negatives; such an adapter transfers better to other domains. The larger `new_targets`, the higher new
     items are scored relative to items with evidence; the order among known items stays the same.
 
@@ -92,7 +92,7 @@ class TrainingConfig(PromptConfig):
     new_items: float = option(
         0.1, "Fraction of the candidates whose evidence is replaced by that of a new item.", CASES
     )
-    new_targets: float | None = option(None, "The same fraction for true items alone; `new_items` if None.", CASES)
+    new_targets: float | None = option(None, "The same fraction for target items alone; `new_items` if None.", CASES)
     eval_users: int = option(
         500, "Validation cases per evaluation, over all datasets; 0 for no validation.", VALIDATION
     )

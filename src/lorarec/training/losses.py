@@ -6,11 +6,11 @@ import torch
 
 
 def listwise(scores: Sequence[torch.Tensor], targets: Sequence[int], temperature: float = 1.0) -> torch.Tensor:
-    """Return the cross-entropy of the true items over their candidate sets: -log softmax(s / temperature)[target].
+    """Return the cross-entropy of the target items over their candidate sets: -log softmax(s / temperature)[target].
 
     Args:
         scores: One (candidates,) tensor per case, all of one length.
-        targets: Index of the true candidate of each case.
+        targets: Index of the target item of each case.
         temperature: Divisor of the scores.
 
     Returns:
@@ -21,13 +21,13 @@ def listwise(scores: Sequence[torch.Tensor], targets: Sequence[int], temperature
 
 
 def pointwise(scores: Sequence[torch.Tensor], targets: Sequence[int]) -> torch.Tensor:
-    """Return the binary cross-entropy of each candidate by itself, yes for the true item and no for the others.
+    """Return the binary cross-entropy of each candidate by itself, yes for the target item and no for the others.
 
     This is the loss of TALLRec (Bao et al., RecSys 2023, Section 3).
 
     Args:
         scores: One (candidates,) tensor per case, the log-odds of yes, all of one length.
-        targets: Index of the true candidate of each case.
+        targets: Index of the target item of each case.
 
     Returns:
         The mean over the candidates of a case, summed over the cases, a scalar.

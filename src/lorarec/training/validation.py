@@ -27,7 +27,7 @@ class Validation:
 
     Attributes:
         examples: Prompts with their stored candidates.
-        targets: Index of the true candidate of each case, (cases,).
+        targets: Index of the target item of each case, (cases,).
         protocols: Protocol of each split with its number of negatives, without repetitions.
     """
 

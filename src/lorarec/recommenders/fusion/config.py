@@ -27,12 +27,12 @@ class FusionConfig(RecommenderConfig):
 
     hidden_items: float = option(
         0.1,
-        "Share of the known items that are hidden from all scorers while the fusion is fitted, so that it learns what "
-        "the scores of new items are worth.",
+        "Share of the known items that are hidden from all recommenders while the fusion is fitted, so that it learns "
+        "what the scores of new items are worth.",
         FIT,
     )
     cases: int = option(3000, "Maximum number of validation cases on which the fusion is fitted.", FIT)
-    new_targets: float = option(0.33, "Maximum share of these cases whose right item is a hidden one.", FIT)
+    new_targets: float = option(0.33, "Maximum share of these cases whose target item is a hidden one.", FIT)
     pool: int = option(
         100,
         "Number of candidates that an index proposes when the fusion for whole catalogues is fitted; 0 for none.",
@@ -46,7 +46,7 @@ class FusionConfig(RecommenderConfig):
     )
     new_item_prior: float | Literal["auto"] = option(
         "auto",
-        "Probability that the right item is a new one. `auto` estimates it without labels from the cases that are "
+        "Probability that the target item is a new one. `auto` estimates it without labels from the cases that are "
         "ranked together if there are at least 100; for fewer cases, candidates of an index and whole catalogues it is "
         "the share of new items in the catalogue.",
     )

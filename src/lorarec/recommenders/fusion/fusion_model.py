@@ -24,7 +24,7 @@ class FusionModel:
     Attributes:
         features: Features of the candidates.
         weights: Weight of each feature (features,).
-        fitted_prior: Share of the fitted cases whose right item was new.
+        fitted_prior: Share of the fitted cases whose target item was new.
         penalty: Weight of the squared norm that cross-validation chose.
     """
 
@@ -35,16 +35,16 @@ class FusionModel:
 
     @classmethod
     def fit(cls, scorers: Sequence[str], cases: CandidateScores, targets: np.ndarray, seed: int = 42) -> Self:
-        """Fit the weights to cases whose right item is known.
+        """Fit the weights to cases whose target item is known.
 
-        If (nearly) all right items are new, or none is, the likelihood has no maximum in the constant of new items. The
+        If (nearly) all target items are new, or none is, the likelihood has no maximum in the constant of new items. The
         constant is then such that the mean posterior of new items is the prior that is nearest to this share, see
         `clip_prior`.
 
         Args:
             scorers: Names of the scorers.
             cases: Scores of the candidates.
-            targets: Position of the right item among the candidates of each case (cases,).
+            targets: Position of the target item among the candidates of each case (cases,).
             seed: Seed of the cross-validation that chooses the penalty.
         """
         features = FusionFeatures.fit(scorers, cases)
@@ -91,7 +91,7 @@ class FusionModel:
         return self.features.matrix(cases) @ self.weights + np.where(cases.new, shift, 0)
 
     def log_posterior(self, cases: CandidateScores, prior: float) -> np.ndarray:
-        """Return the log-probability (candidates,) of each candidate to be the right item of its case."""
+        """Return the log-probability (candidates,) of each candidate to be the target item of its case."""
         return log_posterior(self.logits(cases, prior), cases.sizes)
 
     def parts(self, cases: CandidateScores, prior: float) -> np.ndarray:
@@ -110,7 +110,7 @@ class FusionModel:
         return contributions - np.repeat(means, cases.sizes, axis=0)
 
     def estimate_prior(self, cases: CandidateScores) -> float:
-        """Estimate the prior of new items from cases without their right items; see `lowest_new_item_prior`."""
+        """Estimate the prior of new items from cases without their target items; see `lowest_new_item_prior`."""
         posterior = np.exp(self.log_posterior(cases, self.fitted_prior))
         return lowest_new_item_prior(np.add.reduceat(posterior * cases.new, cases.starts), self.fitted_prior)
 

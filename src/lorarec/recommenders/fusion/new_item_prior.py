@@ -1,4 +1,4 @@
-"""The prior probability that the right item of a case is a new one."""
+"""The prior probability that the target item of a case is a new one."""
 
 import numpy as np
 from scipy.optimize import brentq
@@ -18,7 +18,7 @@ def log_odds_shift(prior: float, fitted_prior: float) -> float:
     """Return what must be added to the logits of new items so that their prior changes from one value to another.
 
     Args:
-        prior: Prior probability that the right item is a new one.
+        prior: Prior probability that the target item is a new one.
         fitted_prior: The prior of the cases on which the logits were fitted.
     """
     new, fitted = clip_prior(prior), clip_prior(fitted_prior)
@@ -26,16 +26,16 @@ def log_odds_shift(prior: float, fitted_prior: float) -> float:
 
 
 def estimate_new_item_prior(new_mass: np.ndarray, fitted_prior: float) -> float:
-    """Estimate from unlabelled cases how often the right item is a new one (Saerens et al., 2002, section 2.2).
+    """Estimate from unlabelled cases how often the target item is a new one (Saerens et al., 2002, section 2.2).
 
-    The class of a case says whether its right item is new. The posterior of a class shifts with its prior. The estimate
+    The class of a case says whether its target item is new. The posterior of a class shifts with its prior. The estimate
     is the maximum of the likelihood, where the mean posterior equals the prior. The EM algorithm of the paper converges
     to it, but needs tens of thousands of steps where the cases say little; the slope of the log-likelihood falls with
     the prior, so its zero is found directly. The estimate is right if new items score as they did when the model was
     fitted, whatever their share is.
 
     Args:
-        new_mass: Posterior probability (cases,) that the right item is new, under `fitted_prior`.
+        new_mass: Posterior probability (cases,) that the target item is new, under `fitted_prior`.
         fitted_prior: The prior of the cases on which the model was fitted.
 
     Returns:
@@ -65,7 +65,7 @@ def lowest_new_item_prior(new_mass: np.ndarray, fitted_prior: float) -> float:
     items. The lower limit raises new items only as far as the cases demand it, and less the fewer cases there are.
 
     Args:
-        new_mass: Posterior probability (cases,) that the right item is new, under `fitted_prior`.
+        new_mass: Posterior probability (cases,) that the target item is new, under `fitted_prior`.
         fitted_prior: The prior of the cases on which the model was fitted.
 
     Returns:
@@ -89,6 +89,6 @@ def lowest_new_item_prior(new_mass: np.ndarray, fitted_prior: float) -> float:
 
 
 def _likelihoods(new_mass: np.ndarray, fitted_prior: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the likelihood of each case if its right item is new, and if it is known, up to a common factor."""
+    """Return the likelihood of each case if its target item is new, and if it is known, up to a common factor."""
     fitted = clip_prior(fitted_prior)
     return new_mass / fitted, (1 - new_mass) / (1 - fitted)
