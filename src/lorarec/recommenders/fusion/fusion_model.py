@@ -37,8 +37,8 @@ class FusionModel:
     def fit(cls, scorers: Sequence[str], cases: CandidateScores, targets: np.ndarray, seed: int = 42) -> Self:
         """Fit the weights to cases whose target item is known.
 
-        If (nearly) all target items are new, or none is, the likelihood has no maximum in the constant of new items. The
-        constant is then such that the mean posterior of new items is the prior that is nearest to this share, see
+        If (nearly) all target items are new, or none is, the likelihood has no maximum in the constant of new items.
+        The constant is then such that the mean posterior of new items is the prior that is nearest to this share, see
         `clip_prior`.
 
         Args:
