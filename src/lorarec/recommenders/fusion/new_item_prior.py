@@ -31,8 +31,8 @@ def estimate_new_item_prior(new_mass: np.ndarray, fitted_prior: float) -> float:
     The class of a case says whether its target item is new. The posterior of a class shifts with its prior. The
     estimate is the maximum of the likelihood, where the mean posterior equals the prior. The EM algorithm of the paper
     converges to it, but needs tens of thousands of steps where the cases say little; the slope of the log-likelihood
-    falls with the prior, so its zero is found directly. The estimate is right if new items score as they did when the model was
-    fitted, whatever their share is.
+    falls with the prior, so its zero is found directly. The estimate is right if new items score as they did when the
+    model was fitted, whatever their share is.
 
     Args:
         new_mass: Posterior probability (cases,) that the target item is new, under `fitted_prior`.
