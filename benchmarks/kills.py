@@ -113,7 +113,7 @@ VERBS = {
     "evaluate-clicks": Verb("evaluate-clicks personal --out OUT"),
     "index": Verb("index shop --epochs 1 --hidden-size 8 --out OUT", quick=True),
     "recommend": Verb(
-        "recommend shop --all --adapter general --index index --part-size 8 --pool 5 --out OUT",
+        "recommend shop --all --adapter general --index index --part-size 8 --pool 5 --top 5 --out OUT",
         other="--top 2",
         in_steps=True,
     ),

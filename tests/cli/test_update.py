@@ -111,7 +111,10 @@ def test_a_fusion_of_an_earlier_version_is_refused_before_anything_is_written(
     monday, fusion, adapter = (home / folder / "monday" for folder in ("data", "fusions", "adapters"))
     backbone = ("--backbone", save_backbone(tiny_backbone, home / "backbone"))
     adapter.mkdir(parents=True)
-    save_adapter(random_adapter(tiny_backbone, 0), adapter, tiny_backbone.base_model, AdapterRecord())
+    data = Dataset.load(monday)
+    trained_on = {"name": data.name, "fingerprint": data.fingerprint, "split": load_split(data).cases}
+    trained = AdapterRecord(datasets=(trained_on,))
+    save_adapter(random_adapter(tiny_backbone, 0), adapter, tiny_backbone.base_model, trained)
     options = [word for option in ("epochs=0", "hidden_size=8") for word in ("--set", f"unisrec.{option}")]
     run("fuse", monday, "--recommender", "unisrec", *options, "--pool", "0", "--cases", "10", "--out", fusion)
     tensors = load_file(fusion / "fusion.safetensors")
@@ -160,3 +163,24 @@ def test_folders_that_would_collide_or_are_something_else_are_refused(home: Path
     with pytest.raises(LorarecError, match="monday is not a fusion"):
         update(home, "--fusion", monday)
     assert not (home / "data" / "tuesday").exists()
+
+
+def test_what_cannot_be_continued_is_refused_before_anything_is_written(home: Path, tiny_backbone) -> None:
+    monday = Dataset.load(home / "data" / "monday")
+    Index.build(monday, histories=load_split(monday).train).save(home / "index" / "monday")
+    with pytest.raises(LorarecError, match="the index was not built by `lorarec index` of all interactions of"):
+        update(home, "--index", home / "index" / "monday")
+    save_backbone(tiny_backbone, home / "backbone")
+    (home / "adapters" / "monday").mkdir(parents=True)
+    record = AdapterRecord(datasets=({"name": "other", "fingerprint": "0123456789abcdef"},))
+    save_adapter(random_adapter(tiny_backbone, 1), home / "adapters" / "monday", tiny_backbone.base_model, record)
+    given = ("--adapter", home / "adapters" / "monday", "--backbone", home / "backbone")
+    with pytest.raises(LorarecError, match=r"was trained on other .*: give an adapter of that dataset"):
+        update(home, *given)
+    (home / "adapters" / "tuesday").mkdir()
+    save_adapter(
+        random_adapter(tiny_backbone, 1), home / "adapters" / "tuesday", tiny_backbone.base_model, AdapterRecord()
+    )
+    with pytest.raises(LorarecError, match="tuesday was not made by this update: choose another folder"):
+        update(home, *given, "--resume")
+    assert not list(home.glob("data/tuesday")) + list(home.glob("index/tuesday"))

@@ -131,19 +131,30 @@ def update(
         unfinished = [name for name, each in outputs.items() if not each.is_finished(resume, grown)]
         split = _new_split(grown, previous) if "dataset" in unfinished else None
     model = _needed_backbone(adapter, fusion, backbone)
-    present, names = None, []
+    # What cannot be continued is refused before anything is trained or written.
+    present, names, old_index = None, [], None
+    if index is not None and "index" in unfinished:
+        from lorarec.retrieval import Index, check_index_update
+
+        old_index = Index.load(index, previous)
+        check_index_update(old_index, previous)
+    if adapter is not None and "adapter" in unfinished:
+        from lorarec.lora import read_adapter
+        from lorarec.training import check_adapter_update
+
+        check_adapter_update(read_adapter(adapter, model), previous, load_split(previous))
     if fusion is not None and "fusion" in unfinished:
         from lorarec.ranking import Fusion
 
         present = Fusion.load(fusion, previous, model)
-        present.group.check_update(model)  # before anything is trained or written
+        present.group.check_update(model)
         if adapter is not None:
             names = _names_in_fusion(present, fusion, adapter)
     grown = Dataset.load(out) if split is None else grown.save(out, overwrite, split)
-    if index is not None and "index" in unfinished:
-        from lorarec.retrieval import Index, update_index
+    if old_index is not None:
+        from lorarec.retrieval import update_index
 
-        made = update_index(Index.load(index, previous), grown, previous, epochs=epochs, progress=True)
+        made = update_index(old_index, grown, previous, epochs=epochs, progress=True)
         made.save(outputs["index"].folder, overwrite)
     if adapter is not None and "adapter" in unfinished:
         from lorarec.retrieval import Index
@@ -211,11 +222,13 @@ def _outputs(out: Path, index: Path | None, adapter: Path | None, fusion: Path |
         )
     if adapter is not None:
         outputs["adapter"] = _Output(
-            adapter.parent / out.name, FolderKind.ADAPTER, lambda record: record["datasets"][0].get("fingerprint")
+            adapter.parent / out.name,
+            FolderKind.ADAPTER,
+            lambda record: next((each.get("fingerprint") for each in record.get("datasets") or ()), None),
         )
     if fusion is not None:
         outputs["fusion"] = _Output(
-            fusion.parent / out.name, FolderKind.FUSION, lambda record: record["dataset"].get("fingerprint")
+            fusion.parent / out.name, FolderKind.FUSION, lambda record: record.get("dataset", {}).get("fingerprint")
         )
     taken: dict[Path, str] = {}
     for name, each in outputs.items():

@@ -1,6 +1,7 @@
 from .index import INDEX_VERSION as INDEX_VERSION
 from .index import Index as Index
 from .index import Proposal as Proposal
+from .index_update import check_index_update as check_index_update
 from .index_update import update_index as update_index
 from .item_rules import Boost as Boost
 from .item_rules import CatalogueRules as CatalogueRules

@@ -49,13 +49,8 @@ def update_index(
         >>> update_index(Index.build(shop), grown, shop).record["updated_from"] == shop.fingerprint
         True
     """
-    _refuse_other_histories(index, previous)
+    check_index_update(index, previous)
     encoder, options = index.record.get("text_encoder"), index.record["options"] or {}
-    if encoder and (found := SentenceEncoder.from_pretrained(encoder["id"]).fingerprint) != encoder["fingerprint"]:
-        raise LorarecError(
-            f"the text encoder {encoder['id']} is {found} now, and the index was built with {encoder['fingerprint']}: "
-            "build it again with `lorarec index`"
-        )
     seed = options.get("seed", 42)
     updated = Index.build(
         dataset,
@@ -67,6 +62,25 @@ def update_index(
     )
     updated.record |= {"options": index.record["options"], "updated_from": previous.fingerprint}
     return updated
+
+
+def check_index_update(index: Index, previous: Dataset) -> None:
+    """Check that an index can be updated, before anything is written.
+
+    Args:
+        index: Index of the dataset before the update.
+        previous: Dataset before the update.
+
+    Raises:
+        LorarecError: As for `update_index`.
+    """
+    _refuse_other_histories(index, previous)
+    encoder = index.record.get("text_encoder")
+    if encoder and (found := SentenceEncoder.from_pretrained(encoder["id"]).fingerprint) != encoder["fingerprint"]:
+        raise LorarecError(
+            f"the text encoder {encoder['id']} is {found} now, and the index was built with {encoder['fingerprint']}: "
+            "build it again with `lorarec index`"
+        )
 
 
 def _continued_model(index: Index, dataset: Dataset, previous: Dataset, epochs: int, progress: bool) -> NextItemModel:

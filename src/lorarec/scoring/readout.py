@@ -16,7 +16,10 @@ CHUNK = 512
 def token_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the log-probabilities of `targets` (n,) given `hidden` (n, d) without storing n x vocabulary numbers.
 
-    With gradients on, each chunk's projection is recomputed in the backward pass.
+    With gradients on, each chunk's projection is recomputed in the backward pass. Unlike those of yes and no, logits of
+    the whole vocabulary are those that the model computes, in its data type: the log-probability of a title adds up
+    many of them, so candidates do not get equal scores, and the hidden states of a model in half precision change it
+    more than the rounding of the logits does.
     """
 
     def chunk_log_probs(states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

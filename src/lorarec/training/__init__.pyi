@@ -14,5 +14,6 @@ from .tracking import TrackedRun as TrackedRun
 from .tracking import shown_options as shown_options
 from .tracking import tracked_run as tracked_run
 from .tracking_config import TrackingConfig as TrackingConfig
+from .updating import check_adapter_update as check_adapter_update
 from .updating import recorded_config as recorded_config
 from .updating import update_adapter as update_adapter

@@ -70,7 +70,7 @@ def update_adapter(
         (item, load_split(item)) if isinstance(item, Dataset) else item for item in (dataset, previous)
     )
     trained_config = recorded_config(adapter)
-    _refuse_other_data(adapter, before, previous_split)
+    check_adapter_update(adapter, before, previous_split)
     options = replace(
         trained_config,
         proximal=config.proximal,
@@ -108,12 +108,18 @@ def recorded_config(adapter: Adapter) -> TrainingConfig:
     return TrainingConfig(**vars(prompt) | options)
 
 
-def _refuse_other_data(adapter: Adapter, dataset: Dataset, split: Split) -> None:
-    """Refuse an adapter that was not trained on a dataset and its split.
+def check_adapter_update(adapter: Adapter, dataset: Dataset, split: Split) -> None:
+    """Check that an adapter can be trained further on what is appended to a dataset, before anything is written.
+
+    Args:
+        adapter: The adapter.
+        dataset: The dataset before the update.
+        split: The split of that dataset on which the adapter was trained.
 
     Raises:
-        LorarecError: It was not.
+        LorarecError: The adapter has no record, is a mixture, or was not trained on this dataset and split.
     """
+    recorded_config(adapter)
     trained = (adapter.record or AdapterRecord()).datasets
     if not any(each.get("fingerprint") == dataset.fingerprint for each in trained):
         names = ", ".join(f"{each.get('name')} ({each.get('fingerprint')})" for each in trained) or "no dataset"
