@@ -114,6 +114,36 @@ def test_killed_run_resumes_with_the_missing_parts(
     assert_frame_equal(_read(out), expected, abs_tol=1e-5)
 
 
+class _Interrupted:
+    """An executor that is interrupted while it works on a part; the parts before it are written."""
+
+    def __init__(self, executor: LocalExecutor, at: int) -> None:
+        self.executor, self.at, self.identity = executor, at, executor.identity
+
+    def run(self, parts: Sequence[Part], out: Path) -> Iterator[int]:
+        yield from self.executor.run(parts[: self.at], out)
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_ends_with_the_bytes_of_an_uninterrupted_one(
+    executor: LocalExecutor, shop: Dataset, tmp_path: Path
+) -> None:
+    users = read_population(shop)[:20]
+    recommend_to_folder(executor, users, tmp_path / "whole", 6)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    for overwrite in (False, True):
+        for at in (0, 1, 3):
+            out = tmp_path / f"cut {overwrite} {at}"
+            if overwrite:
+                recommend_to_folder(executor, users[:5], out)
+            with pytest.raises(KeyboardInterrupt):
+                recommend_to_folder(_Interrupted(executor, at), users, out, 6, overwrite)
+            counts = recommend_to_folder(executor, users, out, 6, overwrite)
+            assert counts == {"users": 20, "parts": 4, "parts_before": at}
+            assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+    assert not list(tmp_path.glob("*.work"))
+
+
 def test_damaged_and_foreign_parts_are_made_again(
     executor: LocalExecutor, expected: pl.DataFrame, shop: Dataset, tmp_path: Path
 ) -> None:

@@ -152,32 +152,14 @@ def personalize(
         if retrieval not in RETRIEVALS:
             raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, got {retrieval!r}")
     log = click_log(dataset, positive_from=config.positive_from, stars=config.stars)
-    sample = log.few_shot(config.samples, config.seed)
-    test = log.rows(TEST) if config.test_events is None else log.few_shot(config.test_events, part=TEST)
-    for part, events in (("sampled", sample), ("test", test)):
-        if np.bincount(log.label[events], minlength=2).min() < 2:  # fewer have no AUC and no test of it
-            raise LorarecError(f"{dataset.name}: the {len(events)} {part} events need two of either label: take more")
+    sample, test = _draw_events(log, config)
     given = load_given_ctr_model(ctr_model, log)
     rows = [
         _Row(f"shared-{retrieval}", f"shared LoRA, {retrieval} history", 1, retrieval)
         for retrieval in dict.fromkeys(shared)
     ]
     rows.append(_Row(PERSONAL, RECLORA, config.num_meta_loras, config.retrieval))
-    prompt = PromptConfig(
-        readout="verdict",
-        template=LATEST[CLICK],
-        max_tokens=config.max_tokens,
-        max_title_tokens=config.max_title_tokens,
-        max_history=config.max_history,
-    )
-    adapter_record = AdapterRecord(
-        prompt=prompt,
-        backbone_id=backbone.id,
-        backbone_fingerprint=backbone.fingerprint,
-        datasets=({"name": dataset.name, "fingerprint": dataset.fingerprint, "split": log.fingerprint},),
-        options={name: value for name, value in vars(config).items() if name not in vars(prompt)},
-        details={"crm": str(ctr_model)},
-    )
+    adapter_record = _adapter_record(backbone, log, config, ctr_model)
     stages = _Stages(out, adapter_record.to_json())
     stages.refuse(resume, overwrite)
     shown = shown_options(adapter_record) | {"ctr_model": str(ctr_model), "shared": list(shared)}
@@ -187,9 +169,7 @@ def personalize(
     ):
         embeddings = title_embeddings(backbone, dataset.items[TITLE].to_list())
         if not (stages.folder / CRM).exists():
-            retrieved = embeddings if config.ctr_retrieval == "similar" else None
-            fitting = CTRConfig(max_history=config.ctr_max_history, seed=config.seed)
-            fitted = given or fit_ctr_model(str(ctr_model), log, fitting, embeddings=retrieved, progress=progress)
+            fitted = given or _fit_ctr_model(str(ctr_model), log, config, embeddings, progress)
             fitted.save(stages.folder / CRM)
         fitted_model = CTRModel.load(stages.folder / CRM, log)
         reader = EventReader(backbone, fitted_model, config, embeddings)
@@ -228,6 +208,53 @@ def personalize(
                 shutil.copytree(stages.folder / LOGS, folder / LOGS)
     stages.remove()
     return Personalized(out, predictions, record)
+
+
+def _draw_events(log: ClickLog, config: PersonalizationConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Return the few-shot sample and the test events.
+
+    Raises:
+        LorarecError: There are fewer than two events of a label.
+    """
+    sample = log.few_shot(config.samples, config.seed)
+    test = log.rows(TEST) if config.test_events is None else log.few_shot(config.test_events, part=TEST)
+    for part, events in (("sampled", sample), ("test", test)):
+        if np.bincount(log.label[events], minlength=2).min() < 2:  # fewer have no AUC and no test of it
+            raise LorarecError(
+                f"{log.dataset.name}: the {len(events)} {part} events need two of either label: take more"
+            )
+    return sample, test
+
+
+def _adapter_record(
+    backbone: Backbone, log: ClickLog, config: PersonalizationConfig, ctr_model: str | Path
+) -> AdapterRecord:
+    """Return the record of the LoRAs of a run: their prompts, backbone, data and options."""
+    dataset = log.dataset
+    prompt = PromptConfig(
+        readout="verdict",
+        template=LATEST[CLICK],
+        max_tokens=config.max_tokens,
+        max_title_tokens=config.max_title_tokens,
+        max_history=config.max_history,
+    )
+    return AdapterRecord(
+        prompt=prompt,
+        backbone_id=backbone.id,
+        backbone_fingerprint=backbone.fingerprint,
+        datasets=({"name": dataset.name, "fingerprint": dataset.fingerprint, "split": log.fingerprint},),
+        options={name: value for name, value in vars(config).items() if name not in vars(prompt)},
+        details={"crm": str(ctr_model)},
+    )
+
+
+def _fit_ctr_model(
+    name: str, log: ClickLog, config: PersonalizationConfig, embeddings: np.ndarray, progress: bool
+) -> CTRModel:
+    """Fit a click-through model to all training events; it reads similar or recent items of a history."""
+    retrieved = embeddings if config.ctr_retrieval == "similar" else None
+    fitting = CTRConfig(max_history=config.ctr_max_history, seed=config.seed)
+    return fit_ctr_model(name, log, fitting, embeddings=retrieved, progress=progress)
 
 
 def _predict(

@@ -116,10 +116,7 @@ def train_user_router(
     bank = AdapterBank.stack(read)
     bank.require(config.combine)
     prompts = MixingPrompts(backbone, read)
-    drawn = sample_cases(split.valid, config.cases, config.seed)
-    held = round(config.held_out * len(drawn))
-    if not 0 < held < len(drawn):
-        raise LorarecError(f"{dataset.name}: {len(drawn)} validation cases are too few: some of them are held out")
+    drawn = _draw_cases(dataset, split, config)
     fitted_model = None
     if str(ctr_model) != TITLES:
         fitted_model = fit_on_training_part(
@@ -127,7 +124,7 @@ def train_user_router(
         )
     features = user_features(backbone, dataset, split, fitted_model)
     users = features.table
-    held_out, fitted = (_cases(prompts, dataset, split, part, users) for part in (drawn[:held], drawn[held:]))
+    held_out, fitted = (_cases(prompts, dataset, split, part, users) for part in drawn)
     adapter_record = replace(
         mixture_record(read),
         backbone_id=backbone.id,
@@ -169,6 +166,19 @@ def train_user_router(
         run.log(_figures(folder, weights))
         run.log_pictures(sorted(folder.glob("*.png")))
     return UserRouterResult(out, users, record)
+
+
+def _draw_cases(dataset: Dataset, split: Split, config: UserRouterConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return validation cases that are held out, and those that the router is trained on.
+
+    Raises:
+        LorarecError: There are too few validation cases.
+    """
+    drawn = sample_cases(split.valid, config.cases, config.seed)
+    held = round(config.held_out * len(drawn))
+    if not 0 < held < len(drawn):
+        raise LorarecError(f"{dataset.name}: {len(drawn)} validation cases are too few: some of them are held out")
+    return drawn[:held], drawn[held:]
 
 
 def _figures(folder: Path, weights: np.ndarray) -> dict[str, float]:
