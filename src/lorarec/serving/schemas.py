@@ -250,7 +250,8 @@ class RecommendRequest(_CatalogueRequest):
         Field(
             ge=1,
             le=MAX_TOP,
-            description="Number of items to recommend, at most the number of candidates that the service proposes.",
+            description="Number of items to recommend, at most the number of candidates that the service proposes. "
+            "If it is not given, 10, or all candidates where the service proposes fewer.",
         ),
     ] = 10
     at_most: Annotated[

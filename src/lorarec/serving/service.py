@@ -246,7 +246,7 @@ class Service:
             ApiError: If more items are asked for than the index proposes, a rule does not fit the columns of the items,
                 or as for `rank`.
         """
-        if request.top > self._pool:
+        if "top" in request.model_fields_set and request.top > self._pool:
             raise ApiError(
                 422,
                 f"the service draws recommendations from a pool of {self._pool} candidates: ask for at most "
