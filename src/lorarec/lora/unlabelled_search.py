@@ -66,7 +66,7 @@ def search_pair(
     forward passes, where gradient descent takes dozens of forward and backward passes.
 
     A curve with several minima, such as those of untrained adapters with large weights can be, may have a lower one
-    between the first points. Twice as many first points find it hardly more often.
+    between the first points. More first points did not find it reliably on such curves.
     """
     curve: dict[float, float] = {}
     steps: list[EvaluatedMixture] = []
