@@ -133,8 +133,9 @@ def choose(
     mixture.
 
     OUT holds metrics.json, report.md and ndcg.png of all rows, adapter_preference.json and adapter_preference.png,
-    constant/ (the constant mixture), crm/ (the click-through model, reusable by --ctr-model) and choose.json. `lorarec
-    personal export OUT --user ID` reads it; in a folder of adapters, `lorarec serve` serves it.
+    constant/ (the constant mixture), crm/ (the click-through model, reusable by --ctr-model), personal/ (the router),
+    users.parquet and choose.json. `lorarec personal export OUT --user ID` reads it; in a folder of adapters, `lorarec
+    serve` serves it.
 
     Example: lorarec personal choose data/action demo/general demo/specific --out chosen
     """

@@ -105,7 +105,7 @@ FolderKind.MERGED = FolderKind(
         "README.md",
     ),
 )
-FolderKind.CTR_MODEL = FolderKind("click model", "conventional.json", ("model.safetensors",))
+FolderKind.CTR_MODEL = FolderKind("click-through model", "conventional.json", ("model.safetensors",))
 FolderKind.PERSONAL_LORA = FolderKind("personal LoRA", "personal.json", ("personal.safetensors", "template.j2"))
 FolderKind.CLICK_EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md",))
 FolderKind.EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md", "ndcg.png"))
