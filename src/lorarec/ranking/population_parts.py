@@ -120,7 +120,8 @@ def recommend_to_folder(
     details = {"counts": counts, **(names or {}), "versions": versions(), "complete": False}
     replaces = overwrite and (out / RECORD).is_file()
     folder = out.with_name(f"{out.name}.work") if replaces else out
-    run_dir = RunDir(folder, identity, record=RECORD, key="made_of", kind="recommendation run")
+    remedy = "choose another folder or pass overwrite=True"
+    run_dir = RunDir(folder, identity, record=RECORD, key="made_of", kind="recommendation run", remedy=remedy)
     if replaces and not run_dir.matches():
         remove_folder(folder)
     parts_before = _score_missing(executor, parts, run_dir, details, progress)
