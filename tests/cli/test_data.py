@@ -231,7 +231,14 @@ def test_split_at_given_times(log: Path, tmp_path: Path) -> None:
         ),
         (times[:2], "options --valid-from and --test-from go together: give both"),
         (("--protocol", "global-time", *times[:3], "soon"), "option --test-from must be a time, .* got 'soon'"),
-        (("--protocol", "global-time", *times[:3], "2030-01-01"), "with the cuts 1400000050 and .* a part is empty"),
+        (
+            ("--protocol", "global-time", *times[:3], "2010-01-01"),
+            "begins at 2014-05-13 16:54:10, which is not before .* 2010-01-01 00:00:00",
+        ),
+        (
+            ("--protocol", "global-time", *times[:3], "2030-01-01"),
+            "with the cuts 2014-05-13 16:54:10 and .* a part is empty",
+        ),
     ):
         with pytest.raises(LorarecError, match=message):
             _run(*split, "--overwrite", *words)

@@ -1,8 +1,15 @@
-"""Names of options in error messages."""
+"""Names of options in error messages, and what is printed where a terminal lacks characters."""
+
+import json
+import sys
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
 
 import pytest
 
+from lorarec.cli import main
 from lorarec.cli.messages import with_flags
+from tests.factories import dataset_of
 
 FLAGS = {
     name: f"--{name.replace('_', '-')}"
@@ -31,3 +38,23 @@ FLAGS = {
 )
 def test_names_become_flags(message: str, expected: str) -> None:
     assert with_flags(message, FLAGS) == expected
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-8"])
+def test_characters_that_a_terminal_lacks_are_escaped_as_in_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    name = "Ünï ☃ 😀 [b] [/b]"  # square brackets are no markup
+    dataset_of([("u", "i", 1), ("u", "j", 2)], name=name).save(tmp_path / "shop")
+    printed = []
+    for words in (["--json"], []):
+        output = BytesIO()
+        monkeypatch.setattr(sys, "stdout", TextIOWrapper(output, encoding=encoding))
+        monkeypatch.setattr(sys, "argv", ["lorarec", "data", "describe", str(tmp_path / "shop"), *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 0
+        sys.stdout.flush()
+        printed.append(output.getvalue().decode(encoding))
+    assert json.loads(printed[0])["name"] == name
+    assert "[b] [/b]" in printed[1]

@@ -72,6 +72,7 @@ REFUSED = [
     ["recommend", "films", "--all", "--out", "taken"],
     ["recommend", "films", "--all", "--out", "taken", "--overwrite"],
     ["recommend", "films", "--all", "--out", "new", "--top", "0"],
+    ["recommend", "films", "--all", "--out", "new", "--top", "101"],
     ["rank", "nowhere", "--user", "1", "--item", "1"],
     ["rank", "films", "--user", "nobody", "--item", "1"],
     ["rank", "films", "--user", "1"],

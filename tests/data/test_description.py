@@ -1,6 +1,7 @@
 """Statistics and the plot of a dataset."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -35,6 +36,13 @@ def test_picture(dataset: Dataset, tmp_path: Path) -> None:
     assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(LorarecError, match="cannot write"):
         plot_lengths(dataset, tmp_path / "lengths.png" / "below.png")
+    with pytest.raises(LorarecError, match=r"lengths\.jpg: plots are PNG files"):
+        plot_lengths(dataset, tmp_path / "lengths.jpg")
+
+
+def test_a_name_with_dollar_signs_is_no_formula(dataset: Dataset, tmp_path: Path) -> None:
+    plot_lengths(replace(dataset, name=r"$\frac$"), tmp_path / "lengths.png")
+    assert (tmp_path / "lengths.png").is_file()
 
 
 def test_items_that_nobody_interacted_with_count_as_zero() -> None:

@@ -355,5 +355,5 @@ def test_the_command_line_ranks_through_a_server(
     expected = json.loads(run(*words).stdout)
     assert [row["item_id"] for row in found] == [row["item_id"] for row in expected]
     np.testing.assert_allclose([row["score"] for row in found], [row["score"] for row in expected], atol=1e-3)
-    with pytest.raises(LorarecError, match="options of a model server are for --engine vllm-server and sglang-server"):
+    with pytest.raises(LorarecError, match="option --engine-url is for --engine vllm-server and sglang-server"):
         run(*words, "--engine-url", server.url)

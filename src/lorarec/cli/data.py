@@ -13,7 +13,7 @@ from lorarec.cli.output import print_values
 from lorarec.data import Dataset, SplitOptions, draw_split, parse_moment, plot_lengths
 from lorarec.data import describe as describe_dataset
 from lorarec.errors import LorarecError
-from lorarec.io import HubId
+from lorarec.io import HubId, refuse_other_suffix
 
 
 class _Group(TyperGroup):
@@ -39,6 +39,8 @@ def describe(
 
     Example: lorarec data describe data/movies --plot movies.png
     """
+    if plot is not None:
+        refuse_other_suffix(plot)
     loaded = Dataset.load(dataset)
     values = describe_dataset(loaded)
     if plot:

@@ -10,7 +10,7 @@ import typer
 
 import lorarec
 from lorarec.cli.messages import Verb, VerbGroup
-from lorarec.cli.options import Overwrite, require_backbone
+from lorarec.cli.options import Overwrite, is_given, require_backbone
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 
@@ -58,7 +58,7 @@ def demo(
         example = load_example("molorec_demo")
         size = example.QUICK if quick else example.REDUCED if reduced else example.FULL
         example.run_demo(out, size, seed, overwrite, backbone)
-    elif any(getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE" for name in context.params):
+    elif any(is_given(context, name) for name in context.params):
         raise LorarecError("options of `demo personal` come after it, as in: lorarec demo personal --quick")
 
 

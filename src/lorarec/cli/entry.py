@@ -1,12 +1,15 @@
 """The command line: its verbs, the printing of errors, and the silencing of messages of other libraries."""
 
+import codecs
 import ctypes
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -138,8 +141,19 @@ def _print_error(message: str) -> int:
     return 2
 
 
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    r"""Return characters that the terminal's encoding lacks as \uXXXX, which is also what JSON calls them."""
+    assert isinstance(error, UnicodeEncodeError)
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
+    return re.sub("....", r"\\u\g<0>", units), error.end
+
+
 def main() -> None:
     """Run the command line: exit code 2 with one line on bad input, 130 when interrupted, 1 when a pipe breaks."""
+    codecs.register_error("lorarec.escaped", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="lorarec.escaped")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     if not sys.warnoptions:

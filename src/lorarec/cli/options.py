@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -83,6 +84,12 @@ def named_folders(texts: Sequence[str], kind: str) -> dict[str, Path]:
     return named
 
 
+def is_given(context: typer.Context, name: str) -> bool:
+    """Return whether an option is given on the command line, by the name of its parameter."""
+    # typer has no public name for the kinds of sources.
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+
+
 def refuse_given(context: typer.Context, names: Iterable[str], reason: str) -> None:
     """Refuse options that are given on the command line where they would have no effect.
 
@@ -95,8 +102,7 @@ def refuse_given(context: typer.Context, names: Iterable[str], reason: str) -> N
         LorarecError: If one is given.
     """
     for name in names:
-        # typer has no public name for the kinds of sources.
-        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE":
+        if is_given(context, name):
             raise LorarecError(f"option {name} would have no effect {reason}: leave it out")
 
 
@@ -206,7 +212,8 @@ def open_engine(
     """
     require_adapters(adapters.values())
     if not engine.endswith("-server") and server != ServerConfig():
-        raise LorarecError("options of a model server are for --engine vllm-server and sglang-server")
+        given = next(each.name for each in fields(server) if getattr(server, each.name) != each.default)
+        raise LorarecError(f"option {given} is for --engine vllm-server and sglang-server: leave it out")
     if engine == "torch":
         yield load_backbone(config), None
         return

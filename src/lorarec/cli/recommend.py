@@ -25,6 +25,7 @@ from lorarec.cli.options import (
     Overwrite,
     Pool,
     imports_of_large_libraries,
+    is_given,
     ray_imports,
     refuse_given,
     require_index,
@@ -142,6 +143,8 @@ def recommend(
         {"all": all_users, "executor": executor == "ray", "workers": workers, "address": address},
         {"allow": allow, "deny": deny, "out-of-stock": out_of_stock, "engine": engine != "torch"},
     )
+    if top > pool and is_given(context, "top"):
+        raise LorarecError(f"--top {top} is more than the {pool} candidates of --pool: raise --pool to {top} or more")
     if out is None:
         refuse_given(context, ("part_size", "overwrite"), "without --out")
     if executor == "local" and (workers or address):

@@ -16,7 +16,7 @@ from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, TARGET, TIME, USER
 from lorarec.data.dataset import Dataset
 from lorarec.data.hashing import content_hash
 from lorarec.data.split import NEW_ITEM, WARM, Split
-from lorarec.data.times import EARLIEST_MOMENT
+from lorarec.data.times import EARLIEST_MOMENT, moment_text
 from lorarec.errors import LorarecError
 from lorarec.io import HubId, read_json
 
@@ -238,10 +238,16 @@ def _refuse_empty_part(times: pl.Series, cuts: tuple[int, int], name: str) -> No
         LorarecError: One is.
     """
     first, second = cuts
-    if not ((times < first).any() and ((times >= first) & (times < second)).any() and (times >= second).any()):
+    if first >= second:
         raise LorarecError(
-            f"{name}: with the cuts {first} and {second} a part is empty: its timestamps are from "
-            f"{times.to_numpy().min()} to {times.to_numpy().max()}"
+            f"{name}: the validation part begins at {moment_text(first)}, which is not before the test part at "
+            f"{moment_text(second)}: give earlier and later times"
+        )
+    if not ((times < first).any() and ((times >= first) & (times < second)).any() and (times >= second).any()):
+        least, most = (moment_text(int(each)) for each in (times.to_numpy().min(), times.to_numpy().max()))
+        raise LorarecError(
+            f"{name}: with the cuts {moment_text(first)} and {moment_text(second)} a part is empty: its timestamps are "
+            f"from {least} to {most}: choose cuts between them"
         )
 
 

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -70,6 +71,18 @@ def parse_moment(text: str, option: str) -> int:
             f"option {option} must be a time, such as 2024-05-01, 2024-05-01 22:13:20 or seconds since 1970, or a "
             f"position, got {text!r}"
         ) from None
+
+
+def moment_text(time: int) -> str:
+    """Write whole seconds since 1970 as a date and a time in UTC; a position, or a time after 9999, as a number.
+
+    Examples:
+        >>> moment_text(1_714_521_600), moment_text(12)
+        ('2024-05-01 00:00:00', '12')
+    """
+    if not EARLIEST_MOMENT <= time <= datetime.max.replace(tzinfo=UTC).timestamp():
+        return str(time)
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def parse_times(

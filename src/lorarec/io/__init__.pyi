@@ -27,6 +27,7 @@ from .locks import only_writer as only_writer
 from .locks import remove_leftovers_inside as remove_leftovers_inside
 from .memory import available_memory as available_memory
 from .memory import total_memory as total_memory
+from .plots import refuse_other_suffix as refuse_other_suffix
 from .plots import save_figure as save_figure
 from .progress import Progress as Progress
 from .progress import track as track

@@ -24,6 +24,7 @@ class RunDir:
         record: Name of the JSON file that records the identity.
         key: Key of the identity in the record; None if the record is the identity.
         kind: Name of this kind of run in error messages.
+        remedy: What to do about the folder of another run, for error messages.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class RunDir:
         record: str = "run.json",
         key: str | None = None,
         kind: str = "run",
+        remedy: str = "choose another folder",
     ) -> None:
         self.path = Path(path)
         self.identity = identity
         self.record = record
         self.key = key
         self.kind = kind
+        self.remedy = remedy
 
     def open(self, details: JsonObject | None = None) -> None:
         """Create the folder with its record, or continue in the folder of this very run.
@@ -65,7 +68,7 @@ class RunDir:
         """
         if self._is_recorded():
             if difference := self.difference():
-                raise LorarecError(f"{self.path} holds another {self.kind}: {difference}: choose another folder")
+                raise LorarecError(f"{self.path} holds another {self.kind}: {difference}: {self.remedy}")
         elif self.path.exists() and (not self.path.is_dir() or any(map(self._is_foreign, self.path.iterdir()))):
             raise LorarecError(
                 f"{self.path} exists already and is no {self.kind} folder (it has no {self.record}): "

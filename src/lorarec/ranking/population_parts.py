@@ -133,7 +133,8 @@ def recommend_to_folder(
     details = {"counts": counts, **(names or {}), "versions": versions(), "complete": False}
     replaces = overwrite and (out / RECORD).is_file()
     folder = _work_folder(out) if replaces else out
-    run_dir = RunDir(folder, identity, record=RECORD, key="made_of", kind="recommendation run")
+    remedy = "choose another folder or pass overwrite=True"
+    run_dir = RunDir(folder, identity, record=RECORD, key="made_of", kind="recommendation run", remedy=remedy)
     if replaces and folder.exists() and not run_dir.matches():
         with only_writer(folder):
             remove_folder(folder)

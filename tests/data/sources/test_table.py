@@ -291,3 +291,11 @@ def test_a_column_of_times_and_the_order_of_the_file_exclude_each_other(tmp_path
     log = _write(LOG, tmp_path / "log.csv")
     with pytest.raises(LorarecError, match='option time has no use with order="file"'):
         read_table(log, columns=replace(NAMES, title="title"), options=TableFormat(order="file"))
+
+
+def test_a_separator_that_only_one_of_the_tables_has_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("user_id;item_id;timestamp\nu;i;1\n")
+    (tmp_path / "items.csv").write_text("item_id,title\ni,T\n")
+    with pytest.raises(LorarecError, match=r"separated by ',', but separator=';' holds for both tables: write one of"):
+        read_table(log, tmp_path / "items.csv", options=TableFormat(separator=";"))

@@ -82,7 +82,10 @@ def _ratings_only(path: Path) -> pl.DataFrame:
         meanings = (USER, ITEM, RATING, TIME) if users_first else (ITEM, USER, RATING, TIME)
         chosen = dict(zip(names, meanings, strict=True))
     else:
-        raise LorarecError(f"{path} has {len(names)} columns without names; ratings-only files have 4")
+        raise LorarecError(
+            f"{path} has {len(names)} columns without names; ratings-only files have 4: "
+            "use `lorarec data import table` for other tables, and name the columns"
+        )
     return collect(lazy.select(pl.col(old).alias(new) for old, new in chosen.items()), path)
 
 

@@ -117,7 +117,7 @@ def raw_log(
         wanted[RATING] = columns.rating or RATING
     if items is None and (columns.title != TITLE or table.find(TITLE)):
         wanted[TITLE] = columns.title
-    chosen = _find_columns(table, wanted)
+    chosen = _find_columns(table, wanted, None if items is None else options.separator)
     table.require_single_values(chosen.values())
     table.require_one_type([chosen[USER], chosen[ITEM]], chosen.get(TIME))
     raw, name_row = table.read(chosen)
@@ -183,7 +183,9 @@ def _refuse_unused_formats(raw: pl.DataFrame, chosen: dict[str, str], where: str
 
 
 def _item_texts(table: Table, columns: Columns, options: TableFormat) -> pl.DataFrame:
-    chosen = _find_columns(table, {ITEM: columns.items_id or columns.item, TITLE: columns.title}, "items_id")
+    chosen = _find_columns(
+        table, {ITEM: columns.items_id or columns.item, TITLE: columns.title}, options.separator, "items_id"
+    )
     table.require_single_values(chosen.values())
     table.require_one_type([chosen[ITEM]])
     others = {name: name for name in table.names if name not in chosen.values() and name not in (ITEM, TITLE)}
@@ -243,8 +245,10 @@ def refuse_similar_ids(log: pl.Series, log_name: str, known: pl.Series, known_na
             )
 
 
-def _find_columns(table: Table, wanted: dict[str, str], item_argument: str = "item") -> dict[str, str]:
-    """Find the columns of a table: meaning -> name in the table.
+def _find_columns(
+    table: Table, wanted: dict[str, str], separator: str | None, item_argument: str = "item"
+) -> dict[str, str]:
+    """Find the columns of a table, which was read with a separator if one is given: meaning -> name in the table.
 
     Raises:
         LorarecError: A column is missing.
@@ -256,19 +260,24 @@ def _find_columns(table: Table, wanted: dict[str, str], item_argument: str = "it
         if name_in_table is None:
             raise LorarecError(
                 f'{table.where}: no column {name!r} for {meaning}: name the right one with {arguments[meaning]}="..." '
-                f"(there are {', '.join(table.names)}){table.hint or _hint(table, meaning)}"
+                f"(there are {', '.join(table.names)}){table.hint or _hint(table, meaning, separator)}"
             )
         chosen[meaning] = name_in_table
     return chosen
 
 
-def _hint(table: Table, meaning: str) -> str:
+def _hint(table: Table, meaning: str, separator: str | None) -> str:
     """Return a likely reason why a column was not found, for the end of the error message."""
     names = table.names
     for quote, word in (('"', "double"), ("'", "single")):
         if any(name.startswith(quote) and name.endswith(quote) for name in names):
             return f'; the names are in quotes: use quote="{word}"'
     other = next((each for each in (";", "\t", "|", ",") if len(names) == 1 and each in names[0]), None)
+    if other and separator is not None:
+        return (
+            f"; fields seem to be separated by {other!r}, but separator={separator!r} holds for both tables: write one "
+            "of them with the separator of the other, or as Parquet"
+        )
     if other:
         return f"; fields seem to be separated by {other!r}: use separator={other!r}"
     if any(name[:1].isdigit() for name in names):
