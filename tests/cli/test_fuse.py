@@ -208,6 +208,7 @@ def test_the_backbone_is_loaded_only_where_it_is_read(
         (["--recommender", "psychic"], "no recommender 'psychic': choose from bpr-mf"),
         (["--recommender", "bpr-mf"], "bpr-mf: BPRMF cannot be saved in a fusion: choose from ease, gru4rec"),
         ([*CHEAP, "--set", "sasrec"], "--set sasrec must be NAME.OPTION=VALUE"),
+        (["--recommender", "tf-idf", "--recommender", "tf-idf"], "--recommender tf-idf is given more than once: leave"),
         ([*CHEAP, "--set", "sasrec.epochs=1"], "--set sasrec: there is no such recommender: it has item-knn, tf-idf"),
         ([*CHEAP, "--set", "tf-idf.colour=1"], "--set tf-idf: unknown option 'colour': choose from max_history"),
         ([*CHEAP, "--set", "tf-idf.max_history=x"], "--set tf-idf: option max_history must be int, got 'x'"),

@@ -35,8 +35,8 @@ def test_fixed_needs_no_data(adapters: list[Path], backbone_folder: Path, tmp_pa
 def test_weights_from_a_dataset(
     method: str, adapters: list[Path], backbone_folder: Path, shop: Path, tmp_path: Path
 ) -> None:
-    words = ["--backbone", backbone_folder, "--method", method, "--dataset", shop, "--prompts", 3, "--cases", 3]
-    words += ["--setting", "new-item", "--combine", "deltas", "--rank", 3]
+    words = ["--backbone", backbone_folder, "--method", method, "--dataset", shop, "--combine", "deltas", "--rank", 3]
+    words += ["--cases", 3] if method == "grid" else ["--prompts", 3, "--setting", "new-item"]
     output = [json.loads(_run(*adapters, "--out", tmp_path / str(run), *words, "--json")) for run in (0, 1)]
     assert output[0]["weights"] == output[1]["weights"]
     assert sum(output[0]["weights"]) == pytest.approx(1)

@@ -54,6 +54,7 @@ REFUSED = [
     ["fuse", "films", "--out", "new", "--adapter", "nowhere"],
     ["fuse", "films", "--out", "new", "--pool", "-1"],
     ["fuse", "films", "--out", "new", "--set", "sasrec"],
+    ["mix", "taken", "taken", "--method", "fixed", "--out", "new"],
     ["evaluate", "films", "--fusion", "taken"],
     ["recommend", "films", "--user", "1", "--fusion", "taken"],
     ["recommend", "films", "--all", "--fusion", "taken", "--out", "new"],

@@ -112,6 +112,11 @@ def _folder(name: str) -> Path:
     try:
         return Path(snapshot_download(repository, ignore_patterns=list(UNREAD)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, LocalEntryNotFoundError):
+            raise LorarecError(
+                f"text_encoder {name}: there is no such folder, and the hub cannot be reached and its cache does not "
+                "have the files: download them with a connection first, or give a folder"
+            ) from error
         reason = next(line for line in [*str(error).splitlines(), repr(error)] if line.strip())
         raise LorarecError(f"text_encoder {name} cannot be downloaded: {reason}") from error
 

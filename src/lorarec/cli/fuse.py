@@ -118,10 +118,13 @@ def _recommenders(names: Sequence[str], options: dict[str, dict[str, Any]]) -> "
     """Return unfitted recommenders.
 
     Raises:
-        LorarecError: If a recommender or an option is unknown, or a value is out of range.
+        LorarecError: If a recommender is named twice, it or an option is unknown, or a value is out of range.
     """
     from lorarec.ranking import fusion_recommender
 
+    for name in names:
+        if names.count(name) > 1:
+            raise LorarecError(f"--recommender {name} is given more than once: leave out one of them")
     for name in options:
         if name not in names:
             raise LorarecError(f"--set {name}: there is no such recommender: it has {', '.join(names)}")

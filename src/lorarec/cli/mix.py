@@ -49,6 +49,8 @@ def mix(
     if config.method != "fixed" and dataset is None:
         raise LorarecError(f"--method {config.method} needs --dataset, the folder its prompts come from")
     _refuse_unused(context, config)
+    if given is None and config.method == "fixed":
+        raise LorarecError("--method fixed needs --weights: give one per adapter, as in 0.3,0.7")
     require_adapters(adapters)
     refuse_existing(out, overwrite, FolderKind.ADAPTER)
     data = None if config.method == "fixed" or dataset is None else Dataset.load(dataset)
@@ -64,8 +66,14 @@ def mix(
         typer.echo(json.dumps({"folder": str(out), "weights": result.weights, "stopped": result.trace.stopped}))
         return
     layers = result.weights if isinstance(result.weights, dict) else {"all layers": result.weights}
+<<<<<<< HEAD
     headers = [Column(Text(str(adapter))) for adapter in adapters]
     table = Table("layer", *headers, title=f"Weights ({config.method}, {config.combine})")
+=======
+    table = Table("layer", title=f"Weights ({config.method}, {config.combine})")
+    for adapter in adapters:
+        table.add_column(Text(str(adapter)))
+>>>>>>> h-cli
     for name, row in layers.items():
         table.add_row(name, *(f"{weight:.3f}" for weight in row))
     console = Console()

@@ -221,7 +221,7 @@ def _check_arguments(
         raise LorarecError(f"a mixture needs two or more adapters, got {len(adapters)}")
     if method == "fixed":
         if weights is None:
-            raise LorarecError("method=fixed needs weights: give one per adapter")
+            raise LorarecError("method=fixed needs option weights: give one per adapter")
         return
     if weights is not None:
         raise LorarecError(f"method={method} chooses the weights itself: leave weights out or use method=fixed")
