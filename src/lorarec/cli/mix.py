@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from lorarec.backbone import BackboneConfig
@@ -66,14 +66,9 @@ def mix(
         typer.echo(json.dumps({"folder": str(out), "weights": result.weights, "stopped": result.trace.stopped}))
         return
     layers = result.weights if isinstance(result.weights, dict) else {"all layers": result.weights}
-<<<<<<< HEAD
-    headers = [Column(Text(str(adapter))) for adapter in adapters]
-    table = Table("layer", *headers, title=f"Weights ({config.method}, {config.combine})")
-=======
     table = Table("layer", title=f"Weights ({config.method}, {config.combine})")
     for adapter in adapters:
         table.add_column(Text(str(adapter)))
->>>>>>> h-cli
     for name, row in layers.items():
         table.add_row(name, *(f"{weight:.3f}" for weight in row))
     console = Console()
