@@ -32,7 +32,7 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
 
     refuse_other_suffix(path)
     for text in figure.findobj(Text):
-        if r"\mathdefault" not in text.get_text():  # which logarithmic axes write
+        if isinstance(text, Text) and r"\mathdefault" not in text.get_text():  # which logarithmic axes write
             text.set_parse_math(False)
     with new_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")

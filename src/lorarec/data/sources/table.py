@@ -166,7 +166,7 @@ def _refuse_unused_formats(raw: pl.DataFrame, chosen: dict[str, str], where: str
     Raises:
         LorarecError: There is one.
     """
-    if options.time_format is not None and (raw[TIME].dtype.is_temporal()):
+    if options.time_format is not None and raw[TIME].dtype.is_temporal():
         raise LorarecError(
             f"{where}: option time_format would have no effect on column {chosen[TIME]!r}, whose type is "
             f"{raw[TIME].dtype}: leave it out"
