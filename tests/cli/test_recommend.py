@@ -133,8 +133,10 @@ def test_without_ray(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_several_users_are_printed_or_written(shop: Path, backbone_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text("user_id\nu05\nu03\n")
-    words = ("recommend", shop, "--backbone", backbone_folder, "--pool", "5", "--top", "5", "--user", "u07")
-    assert list(json.loads(_run(*words, "--user", "u01", "--json"))) == ["u07", "u01"]
+    words = ("recommend", shop, "--backbone", backbone_folder, "--pool", "5", "--user", "u07")
+    found = json.loads(_run(*words, "--user", "u01", "--json"))
+    assert {user: len(items) for user, items in found.items()} == {"u07": 5, "u01": 5}  # no more than the pool has
+    assert list(found) == ["u07", "u01"]
     listed = json.loads(_run(*words, "--users", tmp_path / "users.csv", "--json"))
     assert list(listed) == ["u03", "u05", "u07"]
     (tmp_path / "user.csv").write_text("user_id\nu05\n")
@@ -153,11 +155,8 @@ def test_several_users_are_printed_or_written(shop: Path, backbone_folder: Path,
         (["--user", "u01", "--executor", "ray"], "--executor needs --out"),
         (["--all", "--out", "new", "--engine", "vllm"], "--engine cannot be used with --out"),
         (["--all", "--out", "new", "--deny", "list.txt"], "--deny cannot be used with --out"),
-        (["--user", "u01", "--pool", "3"], "10 items cannot be recommended from a pool of 3 candidates"),
-        (
-            ["--all", "--out", "new", "--top", "101"],
-            "101 items cannot be .* pool of at least 101, or ask for at most 100",
-        ),
+        (["--user", "u01", "--pool", "3", "--top", "4"], "--top 4 is more than the 3 candidates of --pool"),
+        (["--all", "--out", "new", "--top", "101"], "--top 101 is more than the 100 .* raise --pool to 101 or more"),
     ],
 )
 def test_options_that_do_not_go_together(shop: Path, words: list[str], message: str) -> None:

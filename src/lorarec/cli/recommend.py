@@ -58,7 +58,7 @@ def recommend(
     fusion: FusionFolder = None,
     new_item_prior: NewItemPrior = None,
     index: IndexFolder = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Number of items for each user, at most --pool.")] = 10,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of items for each user; at most --pool.")] = 10,
     pool: Pool = 100,
     out: Annotated[
         Path | None, typer.Option(help="Folder of Parquet files to write; an unfinished one is continued.")
@@ -143,7 +143,9 @@ def recommend(
         {"all": all_users, "executor": executor == "ray", "workers": workers, "address": address},
         {"allow": allow, "deny": deny, "out-of-stock": out_of_stock, "engine": engine != "torch"},
     )
-    if top > pool and is_given(context, "top"):
+    if not is_given(context, "top"):
+        top = min(top, pool)
+    if top > pool:
         raise LorarecError(f"--top {top} is more than the {pool} candidates of --pool: raise --pool to {top} or more")
     if out is None:
         refuse_given(context, ("part_size", "overwrite"), "without --out")
@@ -160,10 +162,9 @@ def recommend(
     blocked = [item for path in (deny, out_of_stock) if path for item in known_items(path, data)]
     with imports_of_large_libraries():
         from lorarec.backbone import hide_weights_progress
-        from lorarec.ranking import check_pool, read_population, recommend_to_folder, recommend_users
+        from lorarec.ranking import read_population, recommend_to_folder, recommend_users
         from lorarec.retrieval import Index
 
-    check_pool(top, pool)
     hide_weights_progress()
     chosen = list(dict.fromkeys(user or ()))
     if users or all_users:

@@ -32,7 +32,6 @@ from .ranker import Ranked as Ranked
 from .ranker import Ranker as Ranker
 from .ray_executor import RayExecutor as RayExecutor
 from .recommendation import Recommendation as Recommendation
-from .recommendation import check_pool as check_pool
 from .recommendation import rank_items as rank_items
 from .recommendation import recommend as recommend
 from .recommendation import recommend_next as recommend_next
