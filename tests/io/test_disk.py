@@ -92,7 +92,7 @@ def test_artefacts_on_a_full_disk(full: Path, shop_of_many: Dataset) -> None:
     split = leave_one_out(shop_of_many, seed=0)
     for save in (shop_of_many.save, split.save, Index.build(shop_of_many).save):
         _refused(full, save)
-    _refused(full, lambda path: plot_lengths(shop_of_many, path))
+    _refused(full, lambda path: plot_lengths(shop_of_many, path.with_suffix(".png")))
 
 
 def test_adapters_on_a_full_disk(
