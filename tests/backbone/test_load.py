@@ -120,7 +120,7 @@ def test_8_bit_floats_are_dequantised(tiny_backbone: Backbone, dtype: str, tmp_p
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model_id_or_path": "no/such/folder/here"}, "cannot be loaded"),
+        ({"model_id_or_path": "no/such/folder/here"}, "no/such/folder/here: there is no such folder, and it cannot"),
         ({"dtype": "float8"}, "option dtype must be auto or float32"),
         ({"quantization": "2bit"}, "option quantization must be 4bit or 8bit"),
     ],

@@ -26,7 +26,7 @@ def check_weights(weights: Sequence[float] | torch.Tensor, size: int, any_sum: b
     values = [float(weight) for weight in weights]
     listed = ", ".join(f"{value:g}" for value in values)
     if len(values) != size:
-        raise LorarecError(f"got the weights {listed} for {size} adapters: give one each")
+        raise LorarecError(f"need {size} weights, one for each adapter, got {listed or 'none'}")
     if not all(map(math.isfinite, values)):
         raise LorarecError(f"weights must be finite numbers, got {listed}")
     if not any_sum and min(values) < 0:

@@ -161,7 +161,7 @@ BAD = [
     ({"weights": [0.5, 0.6]}, "sum to 1.1"),
     ({"weights": [-0.5, 1.5]}, "negative"),
     ({"weights": [float("nan"), 1]}, "finite"),
-    ({"weights": [1.0]}, "got the weights 1 for 2 adapters"),
+    ({"weights": [1.0]}, "need 2 weights, one for each adapter, got 1"),
     ({}, "method=fixed needs option weights"),
     ({"weights": [0.5, 0.5], "scope": "layer"}, "scope=layer needs method=entropy"),
     ({"weights": [0.5, 0.5], "combine": "linear"}, "option combine must be factors or deltas or magnitude_prune or"),
