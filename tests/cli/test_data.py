@@ -91,10 +91,11 @@ def test_import_options(log: Path, tmp_path: Path) -> None:
     assert info["name"] == "one"
     assert info["import"]["rows_read"] == 80
     (tmp_path / "half.csv").write_text("\n".join(log.read_text().splitlines()[:41]))
-    _run("import", "table", tmp_path / "half.csv", "--out", tmp_path / "half")
+    info = json.loads(_run("import", "table", tmp_path / "half.csv", "--out", tmp_path / "First half", "--json"))
+    assert info["name"] == "first-half"
     words = (
         "--without",
-        tmp_path / "half",
+        tmp_path / "First half",
         "--by",
         "users",
         "--by",
@@ -105,8 +106,8 @@ def test_import_options(log: Path, tmp_path: Path) -> None:
         "--overwrite",
     )
     info = json.loads(_run("import", "table", log, "--out", tmp_path / "one", *words, "--json"))
-    assert info["filters"][0].startswith("without the users of half")
-    assert info["filters"][1].startswith("without the interactions of half")
+    assert info["filters"][0].startswith("without the users of first-half")
+    assert info["filters"][1].startswith("without the interactions of first-half")
     assert info["filters"][2] == "2-core"
 
 
@@ -182,7 +183,7 @@ def test_options_of_tables(tmp_path: Path) -> None:
     assert dataset.interactions["rating"].unique().to_list() == [4.5]
 
 
-def test_rounds_of_a_core_are_reported(tmp_path: Path) -> None:
+def test_the_rounds_of_a_core_are_reported_in_one_line(tmp_path: Path) -> None:
     pairs = [(user, item) for user in "abc" for item in "xyz"] + [
         ("d", "x"),
         ("d", "w"),
@@ -193,11 +194,8 @@ def test_rounds_of_a_core_are_reported(tmp_path: Path) -> None:
     text = "\n".join(f"{user},{item},1,{item}" for user, item in pairs)
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp,title\n" + text)
     output = _run("import", "table", tmp_path / "log.csv", "--k-core", "3", "--out", tmp_path / "core")
-    assert "core round 1" in output
-    assert "users 1, items 2, interactions 4" in output
-    assert "core round 2" in output
-    assert "users 1, items 0, interactions 1" in output
-    assert "core round 3" not in output
+    assert "dropped by the core" in output
+    assert "users 2, items 2, interactions 5, rounds 2" in output
 
 
 def test_help_teaches_how_tables_are_read() -> None:

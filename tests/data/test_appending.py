@@ -92,6 +92,14 @@ def test_untitled_new_items_can_be_named_by_id_and_unseen_ones_of_before_stay() 
     assert shop.append(new, keep_untitled=True).titles == {"v": "v", "w": "Thing w", "x": "Thing x"}
 
 
+def test_keeping_unseen_items_needs_a_table_of_items() -> None:
+    log = log_of([("a", "w", 5)]).with_columns(title=pl.lit("Thing w"))
+    with pytest.raises(LorarecError, match="option keep_unseen needs option items"):
+        Dataset.from_polars(log, keep_unseen=True)
+    with pytest.raises(LorarecError, match="option keep_unseen needs option items"):
+        Dataset.from_polars(log).append(log_of([("b", "w", 6)]), keep_unseen=True)
+
+
 def test_titles_in_the_log_and_names_of_columns() -> None:
     shop = Dataset.from_polars(log_of([("a", "w", 5)]), items_of("w"))
     log = pl.DataFrame({"who": ["a"], "what": ["v"], "at": ["2024-05-01 10:00"], "name": ["Vase"]})

@@ -49,7 +49,7 @@ def test_k_core_drops_items_and_records_itself() -> None:
     assert core.info["counts"] == {"users": 3, "items": 3, "interactions": 9}
     assert core.info["filters"] == ["3-core"]
     assert core.info["core_rounds"] == [{"users": 1, "items": 1, "interactions": 2}]
-    with pytest.raises(LorarecError, match=r"nothing is left of a 4-core.*round 1 dropped 3 users, 3 items, 9 inter"):
+    with pytest.raises(LorarecError, match=r"left of a 4-core.*round 1 of 1 dropped 3 users, 3 items, 9 inter"):
         k_core(core, 4)
 
 

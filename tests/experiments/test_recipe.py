@@ -101,7 +101,10 @@ def _row(**keys: Any) -> dict[str, Any]:
         ({"dataset": None}, "key dataset: it is missing"),
         ({"rows": None}, "key rows: it is missing"),
         ({"rows": ["sasrec"]}, "key rows: must be row name"),
-        ({"rows": {"popularity": {}}}, "key rows.popularity: a row's name"),
+        (
+            {"rows": {"popularity": {}}},
+            "key rows.popularity: popularity is a baseline, which every table has: leave",
+        ),
         ({"rows": {"a/b": {"system": "sasrec"}}}, "key rows.a/b: a row's name"),
         ({"rows": {"sasrek": {}}}, "key rows.sasrek.system: no system 'sasrek': choose one of bpr-mf"),
         (_row(option={}), "key rows.mine.option: unknown key"),

@@ -5,7 +5,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import (
@@ -185,6 +187,19 @@ def test_a_link_stays_and_its_folder_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "current").is_symlink()
     assert (tmp_path / "version-1" / "box.json").read_text() == "after"
     assert _names(tmp_path) == ["current", "version-1"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions of other users")
+def test_other_users_may_read_a_folder(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "adapter") as folder:
+        (folder / "inner").mkdir(0o700)
+        save_file({"weight": np.zeros(2)}, folder / "inner" / "adapter.safetensors")
+        (folder / "adapter.json").touch(0o600)
+        (folder / "link").symlink_to("nowhere")
+    made = tmp_path / "adapter"
+    assert [each.stat().st_mode & 0o777 for each in (made, made / "inner")] == [0o755, 0o755]
+    for name in ("inner/adapter.safetensors", "adapter.json"):
+        assert (made / name).stat().st_mode & 0o777 == 0o644
 
 
 def test_texts_name_the_output_folder(tmp_path: Path) -> None:

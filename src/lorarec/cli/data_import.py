@@ -18,11 +18,13 @@ from lorarec.data import (
     BadTimes,
     Dataset,
     RawLog,
+    folder_name,
     load_sample,
     read_amazon,
     read_movielens,
     read_query,
     read_table,
+    refuse_unseen_without_items,
 )
 from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import FolderKind, Progress, refuse_existing
@@ -147,7 +149,9 @@ def import_table(
     ] = None,
     table: TableOptions,
     licence: Annotated[str | None, typer.Option(help="Terms of use to record with the dataset.")] = None,
-    name: Name = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the dataset; made from the name of the folder --out if not given.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     filters: Filters,
@@ -171,8 +175,7 @@ def import_table(
         raise LorarecError("option items_query needs option query, which gives the log")
     if table.items_id is not None and items is None and items_query is None:
         raise LorarecError("option items_id needs option items, the table whose column it names")
-    if filters.keep_unseen and items is None and items_query is None:
-        raise LorarecError("option keep_unseen needs option items, the table that has items nobody interacted with")
+    refuse_unseen_without_items(filters.keep_unseen, items if items is not None else items_query)
     refuse_existing(out, overwrite, FolderKind.DATASET)
     columns, options = table.columns, table.format
     with Progress("Reading the log"):
@@ -182,7 +185,7 @@ def import_table(
             source = read_query(
                 interactions, query, items, items_query=items_query, columns=columns, options=options, licence=licence
             )
-    _finish(source, out, name, filters, overwrite, as_json)
+    _finish(source, out, name or folder_name(out.absolute().name), filters, overwrite, as_json)
 
 
 @import_app.command("sample", cls=Verb)
@@ -222,6 +225,8 @@ def _finish(
 
 def _report_import(dataset: Dataset, as_json: bool) -> None:
     info = dataset.info
-    rounds = {f"core round {number}": each for number, each in enumerate(info.get("core_rounds", []), start=1)}
-    values = {**info["counts"], **info["import"], "filters": info["filters"], **rounds, "folder": str(dataset.folder)}
+    rounds = info.get("core_rounds", [])
+    dropped = {part: sum(each[part] for each in rounds) for part in ("users", "items", "interactions")}
+    core = {"dropped_by_the_core": {**dropped, "rounds": len(rounds)}} if rounds else {}
+    values = {**info["counts"], **info["import"], "filters": info["filters"], **core, "folder": str(dataset.folder)}
     print_values(dataset.name, values, info if as_json else None)

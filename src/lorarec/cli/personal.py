@@ -41,7 +41,7 @@ def train(
         str,
         typer.Option(
             help=f"Click-through model to train ({', '.join(CTR_MODELS)}), or the folder of a trained one, such as "
-            "crm/ of an earlier OUT."
+            "crm/ of an earlier OUT of this command."
         ),
     ] = "din",
     shared: Annotated[
@@ -113,7 +113,8 @@ def choose(
         str,
         typer.Option(
             help=f"Click-through model that represents users ({', '.join(CTR_MODELS)}), the folder of a trained one, "
-            f"or {TITLES}: the titles of their histories, for datasets without ratings."
+            f"such as crm/ of an earlier OUT of this command, or {TITLES}: the titles of their histories, for datasets "
+            "without ratings."
         ),
     ] = "din",
     setting: Annotated[Literal["warm", "new-item"], typer.Option(help="Test cases that are ranked.")] = "warm",

@@ -23,7 +23,15 @@ from lorarec.cli.options import (
 )
 from lorarec.cli.output import print_values
 from lorarec.cli.table_options import TableOptions
-from lorarec.data import Dataset, Split, append_raw_log, load_split, read_table, split_new_interactions
+from lorarec.data import (
+    Dataset,
+    Split,
+    append_raw_log,
+    load_split,
+    read_table,
+    refuse_unseen_without_items,
+    split_new_interactions,
+)
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, Progress, read_json, refuse_existing
 from lorarec.recommenders import UPDATE_EPOCHS
@@ -119,8 +127,7 @@ def update(
     if adapter is None and fusion is None:
         loading = [field.name for field in fields(BackboneConfig) if field.name != "id"]
         refuse_given(context, ("backbone", *loading), "without --adapter and --fusion")
-    if keep_unseen and items is None:
-        raise LorarecError("option keep_unseen needs option items, the table that has items nobody interacted with")
+    refuse_unseen_without_items(keep_unseen, items)
     outputs = _outputs(out, index, adapter, fusion)
     for each in outputs.values():
         each.refuse(resume, overwrite)

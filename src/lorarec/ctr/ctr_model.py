@@ -110,7 +110,11 @@ class CTRModel:
         if not isinstance(record, dict) or not {"model", "architecture", "log", "options"} <= record.keys():
             raise LorarecError(f"{folder / RECORD} does not describe a click-through model: train it again")
         if record["log"] != log.fingerprint:
-            raise LorarecError(f"{folder} was trained on other data ({record['log']}, not {log.fingerprint})")
+            raise LorarecError(
+                f"{folder} was trained on other data ({record['log']}, not {log.fingerprint}): other events, another "
+                "division of them into parts, or another value of option positive_from or option stars; give the name "
+                f"of a model to train one, such as {record['model']}"
+            )
         try:
             state = load_file(folder / WEIGHTS)
             # A copy, since tensors of safetensors are mapped from the file, which may be truncated later.

@@ -37,6 +37,7 @@ from .item_filters import FilterValue as FilterValue
 from .item_filters import ItemFilter as ItemFilter
 from .item_filters import ItemMatcher as ItemMatcher
 from .raw_log import RawLog as RawLog
+from .raw_log import folder_name as folder_name
 from .sample import GENERAL_DOMAINS as GENERAL_DOMAINS
 from .sample import SPECIFIC_DOMAIN as SPECIFIC_DOMAIN
 from .sample import load_sample as load_sample
@@ -47,6 +48,7 @@ from .sources.movielens import read_movielens as read_movielens
 from .sources.sql import read_query as read_query
 from .sources.table import Columns as Columns
 from .sources.table import read_table as read_table
+from .sources.table import refuse_unseen_without_items as refuse_unseen_without_items
 from .split import NEW_ITEM as NEW_ITEM
 from .split import WARM as WARM
 from .split import Split as Split

@@ -10,7 +10,7 @@ from lorarec.data.columns import ITEM, TIME, TITLE, USER
 from lorarec.data.fields import clean_ids
 from lorarec.data.raw_log import RawLog, choose_titles, without_untitled
 from lorarec.data.sources.frames import AppendOptions, any_table, two_tables
-from lorarec.data.sources.table import Columns, raw_log, refuse_similar_ids
+from lorarec.data.sources.table import Columns, raw_log, refuse_similar_ids, refuse_unseen_without_items
 from lorarec.data.tables import Ids, TableFormat
 from lorarec.data.times import EARLIEST_MOMENT
 from lorarec.data.validation import canonical_interactions
@@ -50,7 +50,7 @@ class AppendMixin:
         Raises:
             LorarecError: A column is missing or a value cannot be read; times are mixed with positions, or positions of
                 a user begin again; an id of a user or an item differs from one of the dataset only in its notation;
-                or nothing is new.
+                `keep_unseen` has no effect without `items`; or nothing is new.
 
         Examples:
             >>> import polars as pl
@@ -68,6 +68,7 @@ class AppendMixin:
         given = cast(Mapping[str, Any], options)
         columns = Columns(**{name: given[name] for name in _COLUMNS if name in given})
         table_format = TableFormat(**{name: each for name, each in given.items() if name not in (*_COLUMNS, *_KEPT)})
+        refuse_unseen_without_items(given.get("keep_unseen", False), items)
         log_table, items_table = two_tables(any_table, log, items)
         raw = raw_log(
             log_table, items_table, columns, table_format, name=dataset.name, origin=log_table.kind, licence=None

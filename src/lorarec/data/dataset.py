@@ -30,7 +30,7 @@ from lorarec.data.sources.frames import (
     to_pandas,
     two_tables,
 )
-from lorarec.data.sources.table import Columns, raw_log
+from lorarec.data.sources.table import Columns, raw_log, refuse_unseen_without_items
 from lorarec.data.split import Split
 from lorarec.data.tables import BadTimes, Decimal, Ids, Order, TableFormat
 from lorarec.data.validation import canonical_tables, read_parquet
@@ -192,7 +192,7 @@ class Dataset(AppendMixin, PushToHubMixin):
                 changes nothing. If None, nothing is changed and frames whose ids match only in one of these ways are
                 refused.
             keep_untitled: Name items without a title by their id instead of dropping them.
-            keep_unseen: Keep titled items that nobody interacted with.
+            keep_unseen: Keep titled items of `items` that nobody interacted with.
             k_core: Drop users and items with fewer interactions than this, in rounds until none is left.
 
         Raises:
@@ -210,6 +210,7 @@ class Dataset(AppendMixin, PushToHubMixin):
             >>> shop.titles
             {'a3': 'Desk lamp', 'b7': 'Chair'}
         """
+        refuse_unseen_without_items(keep_unseen, items)
         log_table, items_table = two_tables(polars_table, log, items)
         columns = Columns(user, item, time, rating, title, items_id)
         options = TableFormat(time_format=time_format, bad_times=bad_times, order=order, decimal=decimal, ids=ids)

@@ -32,8 +32,11 @@ def k_core(dataset: "Dataset", k: int, item_k: int | None = None) -> "Dataset":
     item_k = k if item_k is None else item_k
     keep, rounds = core_rows(dataset.interactions, k, item_k)
     if not keep.any():
-        dropped = "; ".join(f"round {number} dropped {_in_words(each)}" for number, each in enumerate(rounds, start=1))
-        raise LorarecError(f"{dataset.name}: nothing is left of a {k}-core: choose a smaller k_core; {dropped}")
+        dropped = ", ".join(f"{count:,} {part}" for part, count in rounds[0].items())
+        raise LorarecError(
+            f"{dataset.name}: nothing is left of a {k}-core: choose a smaller k_core; round 1 of {len(rounds)} dropped "
+            f"{dropped}"
+        )
     note = f"{k}-core" if item_k == k else f"core: users {k}, items {item_k}"
     core = dataset.subset(dataset.interactions.filter(keep), filter_note=note)
     return replace(core, info={**core.info, "core_rounds": [*dataset.info.get("core_rounds", []), *rounds]})
@@ -63,10 +66,6 @@ def core_rows(interactions: pl.DataFrame, user_k: int, item_k: int) -> tuple[np.
     keep = np.zeros(len(users), dtype=bool)
     keep[rows] = True
     return keep, rounds
-
-
-def _in_words(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {part}" for part, count in counts.items())
 
 
 def remove_overlap(dataset: "Dataset", other: "Dataset", by: str = "items") -> "Dataset":

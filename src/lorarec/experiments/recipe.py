@@ -151,8 +151,10 @@ def check_domains(given: JsonObject) -> None:
 def _row(row: str, given: Any) -> RowConfig:
     where = f"key rows.{row}"
     given = {} if given is None else given
-    if not _NAME.fullmatch(row) or row in BASELINES:
-        raise LorarecError(f"{where}: a row's name is letters, digits, `.`, `_`, `+` and `-`, and not a baseline's")
+    if row in BASELINES:
+        raise LorarecError(f"{where}: {row} is a baseline, which every table has: leave the row out or rename it")
+    if not _NAME.fullmatch(row):
+        raise LorarecError(f"{where}: a row's name is letters, digits, `.`, `_`, `+` and `-`")
     require(where, isinstance(given, dict), "a mapping of system, options and tune", given)
     if unknown := sorted(given.keys() - {"system", "options", "tune"}):
         raise LorarecError(f"{where}.{unknown[0]}: unknown key: choose from options, system, tune")

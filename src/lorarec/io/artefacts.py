@@ -102,7 +102,6 @@ def new_folder(out: str | Path, overwrite: bool = False, kind: FolderKind | None
         with disk_errors(out, temporary):
             yield temporary
             _rename_in_texts(temporary, out)
-            temporary.chmod(0o755)
             replace_folder(temporary, out, kind if overwrite else None)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -141,6 +140,8 @@ def new_file(path: str | Path) -> Iterator[Path]:
 def replace_folder(made: Path, out: Path, kind: FolderKind | None = None) -> None:
     """Flush a complete folder to the disk, rename it to `out`, and remove the previous `out`.
 
+    All users of the machine may read what is in it, as another account may serve what this one has trained.
+
     The rename fails if `out` is not empty, so a folder that appears at the last moment is not lost either. A previous
     folder that may be overwritten is exchanged with the new one in one step. On disks that cannot do so it is moved
     aside first, and the next run restores it if the process is killed in between.
@@ -155,6 +156,9 @@ def replace_folder(made: Path, out: Path, kind: FolderKind | None = None) -> Non
         OSError: The disk cannot be written to.
     """
     target = Path(os.path.realpath(out))
+    for path in (made, *made.rglob("*")):
+        if not path.is_symlink():  # safetensors makes files that only their owner may read
+            path.chmod(0o755 if path.is_dir() else 0o644)
     sync_folder(made)
     if sys.platform == "win32" and target.is_dir() and not any(target.iterdir()):
         target.rmdir()  # Windows does not rename a folder to the name of another, even of an empty one

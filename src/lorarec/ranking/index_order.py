@@ -18,9 +18,9 @@ def log_prior(count: int) -> np.ndarray:
 
     Examples:
         >>> log_prior(3).round(2).tolist()
-        [-0.0, -0.69, -1.1]
+        [0.0, -0.69, -1.1]
     """
-    return -np.log1p(np.arange(count))
+    return 0.0 - np.log1p(np.arange(count))  # not -x, whose first would be written as -0.0
 
 
 def with_index_order(cases: CandidateScores) -> CandidateScores:

@@ -215,6 +215,16 @@ def _as_text(column: pl.Series) -> pl.Series | None:
     return column.cast(pl.String) if is_value else None
 
 
+def refuse_unseen_without_items(keep_unseen: bool, items: object) -> None:
+    """Refuse to keep items that nobody interacted with if there is no table that has any.
+
+    Raises:
+        LorarecError: `keep_unseen` is set, and `items` is None.
+    """
+    if keep_unseen and items is None:
+        raise LorarecError("option keep_unseen needs option items, the table that has items nobody interacted with")
+
+
 def refuse_similar_ids(log: pl.Series, log_name: str, known: pl.Series, known_name: str) -> None:
     """Refuse tables if some of their ids match only without white space or as numbers.
 
