@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,17 +190,29 @@ def test_a_link_stays_and_its_folder_is_replaced(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["current", "version-1"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions of other users")
-def test_other_users_may_read_a_folder(tmp_path: Path) -> None:
-    with new_folder(tmp_path / "adapter") as folder:
-        (folder / "inner").mkdir(0o700)
-        save_file({"weight": np.zeros(2)}, folder / "inner" / "adapter.safetensors")
-        (folder / "adapter.json").touch(0o600)
-        (folder / "link").symlink_to("nowhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="the umask is read on Linux only")
+@pytest.mark.parametrize("umask", [0o022, 0o007, 0o077])
+def test_files_have_the_permissions_of_the_umask(tmp_path: Path, umask: int) -> None:
+    former = os.umask(umask)
+    try:
+        _write_adapter(tmp_path)
+    finally:
+        os.umask(former)
     made = tmp_path / "adapter"
-    assert [each.stat().st_mode & 0o777 for each in (made, made / "inner")] == [0o755, 0o755]
-    for name in ("inner/adapter.safetensors", "adapter.json"):
-        assert (made / name).stat().st_mode & 0o777 == 0o644
+    assert [each.stat().st_mode & 0o777 for each in (made, made / "inner")] == [0o777 & ~umask] * 2
+    for path in (made / "inner" / "adapter.safetensors", made / "adapter.json", tmp_path / "report.md"):
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def _write_adapter(folder: Path) -> None:
+    """Write a folder and a file, some of whose parts are made with other permissions."""
+    with new_folder(folder / "adapter") as made:
+        (made / "inner").mkdir(0o700)
+        save_file({"weight": np.zeros(2)}, made / "inner" / "adapter.safetensors")
+        (made / "adapter.json").touch(0o600)
+        (made / "link").symlink_to("nowhere")
+    with new_file(folder / "report.md") as file:
+        file.write_text("Report")
 
 
 def test_texts_name_the_output_folder(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lorarec.errors import LorarecError
-from lorarec.io.disk import disk_errors, exchange, sync, sync_folder
+from lorarec.io.disk import disk_errors, exchange, set_permissions, sync, sync_folder
 from lorarec.io.folder_kinds import FolderKind
 from lorarec.io.locks import ASIDE, only_writer, remove_leftovers, temporary_sibling
 
@@ -126,7 +126,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
             temporary, lock = temporary_sibling(path, is_folder=False)
         with disk_errors(path, temporary):
             yield temporary
-            temporary.chmod(0o644)
+            set_permissions(temporary)
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
@@ -140,7 +140,8 @@ def new_file(path: str | Path) -> Iterator[Path]:
 def replace_folder(made: Path, out: Path, kind: FolderKind | None = None) -> None:
     """Flush a complete folder to the disk, rename it to `out`, and remove the previous `out`.
 
-    All users of the machine may read what is in it, as another account may serve what this one has trained.
+    Its files have the permissions that the user's umask gives, so that another account can serve what this one has
+    trained.
 
     The rename fails if `out` is not empty, so a folder that appears at the last moment is not lost either. A previous
     folder that may be overwritten is exchanged with the new one in one step. On disks that cannot do so it is moved
@@ -158,7 +159,7 @@ def replace_folder(made: Path, out: Path, kind: FolderKind | None = None) -> Non
     target = Path(os.path.realpath(out))
     for path in (made, *made.rglob("*")):
         if not path.is_symlink():  # safetensors makes files that only their owner may read
-            path.chmod(0o755 if path.is_dir() else 0o644)
+            set_permissions(path)
     sync_folder(made)
     if sys.platform == "win32" and target.is_dir() and not any(target.iterdir()):
         target.rmdir()  # Windows does not rename a folder to the name of another, even of an empty one

@@ -1,4 +1,4 @@
-"""Operations of the disk: one-line errors, exchanging two names, and flushing."""
+"""Operations of the disk: one-line errors, exchanging two names, flushing, and permissions."""
 
 import ctypes
 import errno
@@ -91,3 +91,17 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def set_permissions(path: Path) -> None:
+    """Give a file or a folder the permissions that new ones have by the user's umask."""
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
+
+
+def _umask() -> int:
+    """Return the user's umask; `os.umask` would change it, for a moment, for all threads."""
+    try:
+        found = re.search(r"^Umask:\s*(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:  # not Linux
+        found = None
+    return int(found[1], 8) if found else 0o022
