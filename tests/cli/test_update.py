@@ -56,6 +56,16 @@ def test_a_dataset_alone(home: Path) -> None:
     assert "untitled rows dropped" in text.stdout
 
 
+def test_the_last_time_before_the_update_is_shown_as_a_date(tmp_path: Path) -> None:
+    rows = [(f"u{k % 8}", f"i{k * 5 % 32}", 1_714_521_600 + 60 * k, f"lamp {k * 5 % 32}") for k in range(64)]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "title"], orient="row")
+    Dataset.from_polars(log[:40]).save(tmp_path / "monday")
+    run("data", "split", tmp_path / "monday", "--negatives", "3")
+    log[40:].write_csv(tmp_path / "tuesday.csv")
+    shown = run("update", tmp_path / "monday", "--events", tmp_path / "tuesday.csv", "--out", tmp_path / "tuesday")
+    assert "2024-05-01 00:39:00" in shown.stdout
+
+
 def test_a_dataset_that_leave_one_out_cannot_divide(home: Path) -> None:
     """No split is drawn of the dataset before the update, which stays as it is."""
     rows = [(f"v{user:02}", f"i{(user * 2 + place) % 50:02}", place) for user in range(30) for place in range(2)]

@@ -28,6 +28,7 @@ from lorarec.data import (
     Split,
     append_raw_log,
     load_split,
+    moment_text,
     read_table,
     refuse_unseen_without_items,
     split_new_interactions,
@@ -267,4 +268,4 @@ def _show(dataset: Dataset, outputs: dict[str, _Output], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
         return
-    print_values(dataset.name, values)
+    print_values(dataset.name, {**values, "previous_until": moment_text(record["previous_until"])})

@@ -70,6 +70,7 @@ from .tfidf import title_vectors as title_vectors
 from .times import EARLIEST_MOMENT as EARLIEST_MOMENT
 from .times import EARLIEST_TIME as EARLIEST_TIME
 from .times import LATEST_TIME as LATEST_TIME
+from .times import moment_text as moment_text
 from .times import parse_moment as parse_moment
 from .update_split import mark_new_cases as mark_new_cases
 from .update_split import may_know_test_items as may_know_test_items
