@@ -111,12 +111,12 @@ def _folder(name: str) -> Path:
     repository = name if "/" in name else f"{ORGANISATION}/{name}"
     try:
         return Path(snapshot_download(repository, ignore_patterns=list(UNREAD)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        if isinstance(error, LocalEntryNotFoundError):
-            raise LorarecError(
-                f"text_encoder {name}: there is no such folder, and the hub cannot be reached and its cache does not "
-                "have the files: download them with a connection first, or give a folder"
-            ) from error
+    except LocalEntryNotFoundError as error:
+        raise LorarecError(
+            f"text_encoder {name}: there is no such folder, and the hub cannot be reached and its cache does not have "
+            "the files: download them with a connection first, or give a folder"
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = next(line for line in [*str(error).splitlines(), repr(error)] if line.strip())
         raise LorarecError(f"text_encoder {name} cannot be downloaded: {reason}") from error
 

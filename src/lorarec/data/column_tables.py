@@ -18,6 +18,17 @@ def row_number(row: int) -> str:
     return f"row {row + 1}"
 
 
+def more_rows(count: int, named: str = "") -> str:
+    """Return how many further rows have a fault, for error messages: " (and 2 more rows)", or nothing for none.
+
+    Args:
+        count: Number of further rows.
+        named: Their names, if the message lists them.
+    """
+    rows = "row" if count == 1 else "rows"
+    return f" (and {count} more {rows}{named and f': {named}'})" if count else ""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table that can be read column by column.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from lorarec.data.column_tables import row_number
+from lorarec.data.column_tables import more_rows, row_number
 from lorarec.data.columns import ITEM, RATING, TIME, USER
 from lorarec.data.tables import Decimal, Ids, TableFormat, without_missing
 from lorarec.data.times import parse_times, within_seconds
@@ -186,5 +186,4 @@ def _refuse(bad: pl.Series, values: pl.Series, where: str | Path, name_row: Call
     value, others = values[at], int(bad.sum()) - 1
     missing = value is None or not str(value).strip()
     problem = f"has no {values.name}" if missing else f"has {values.name} {value!r}, which cannot be read"
-    more = f" (and {others} more row{'s' * (others != 1)})" if others else ""
-    raise LorarecError(f"{where}: {name_row(at)} {problem}{more}: fix or remove it")
+    raise LorarecError(f"{where}: {name_row(at)} {problem}{more_rows(others)}: fix or remove it")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from lorarec.data.column_tables import row_number
+from lorarec.data.column_tables import more_rows, row_number
 from lorarec.data.columns import TIME
 from lorarec.data.tables import BadTimes, without_missing
 from lorarec.errors import LorarecError
@@ -323,7 +323,7 @@ def _refuse_unread(
     row = int(unread.arg_max() or 0)
     value, others = times[row], int(unread.sum()) - 1
     missing = value is None or (isinstance(value, str) and without_missing(pl.Series([value])).is_null().item())
-    more = f" (and {others} more row{'s' * (others != 1)})" if others else ""
+    more = more_rows(others)
     if missing:
         raise LorarecError(
             f"{where}: {name_row(row)} has no {TIME}{more}: fix or remove the row, drop all such rows with "
@@ -345,8 +345,7 @@ def _refuse_far(far: pl.Series, times: pl.Series, unit: str, where: str | Path, 
     if far.all():
         raise LorarecError(f"{message}, which like all others is in no supported unit: {_READ}")
     named = ", ".join([*(name_row(row) for row in rows[1 : 1 + _NAMED]), *(["..."] if len(rows) > 1 + _NAMED else [])])
-    others = len(rows) - 1
-    more = f" (and {others} more row{'s' * (others != 1)}: {named})" if others else ""
+    more = more_rows(len(rows) - 1, named)
     if len(rows) * 2 >= times.count():
         raise LorarecError(
             f"{message}, which is not in {unit}{more}; no unit fits most of the times: convert all to the same unit"

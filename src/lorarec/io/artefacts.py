@@ -126,7 +126,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
             temporary, lock = temporary_sibling(path, is_folder=False)
         with disk_errors(path, temporary):
             yield temporary
-            set_permissions(temporary)
+            set_permissions([temporary])
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
@@ -157,9 +157,8 @@ def replace_folder(made: Path, out: Path, kind: FolderKind | None = None) -> Non
         OSError: The disk cannot be written to.
     """
     target = Path(os.path.realpath(out))
-    for path in (made, *made.rglob("*")):
-        if not path.is_symlink():  # safetensors makes files that only their owner may read
-            set_permissions(path)
+    # safetensors makes files that only their owner may read.
+    set_permissions(path for path in (made, *made.rglob("*")) if not path.is_symlink())
     sync_folder(made)
     if sys.platform == "win32" and target.is_dir() and not any(target.iterdir()):
         target.rmdir()  # Windows does not rename a folder to the name of another, even of an empty one

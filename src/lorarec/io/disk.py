@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -93,9 +93,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def set_permissions(path: Path) -> None:
-    """Give a file or a folder the permissions that new ones have by the user's umask."""
-    path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
+def set_permissions(paths: Iterable[Path]) -> None:
+    """Give files and folders the permissions that new ones have by the user's umask."""
+    umask = _umask()
+    for path in paths:
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def _umask() -> int:

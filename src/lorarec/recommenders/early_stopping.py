@@ -1,4 +1,4 @@
-"""What happens after an epoch: a diverged training is refused, and early stopping remembers the best weights."""
+"""Early stopping that remembers the weights of the best epoch, and the refusal of a training that diverged."""
 
 import torch
 from torch import nn
