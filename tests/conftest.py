@@ -9,6 +9,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from hypothesis import settings
 from transformers import PreTrainedTokenizerFast
 
 from lorarec.backbone import Backbone
@@ -18,6 +19,10 @@ from lorarec.errors import LorarecError
 from lorarec.recommenders import TrainingData
 from tests import factories
 from tests.hub_server import Hub, running_hub
+
+# No test depends on the time that an example takes.
+settings.register_profile("without-deadline", deadline=None)
+settings.load_profile("without-deadline")
 
 WORDS = ["red green blue black white small big old new", "lamp chair table lipstick brush game puzzle novel guide"]
 

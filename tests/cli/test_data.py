@@ -183,7 +183,7 @@ def test_options_of_tables(tmp_path: Path) -> None:
     assert dataset.interactions["rating"].unique().to_list() == [4.5]
 
 
-def test_the_rounds_of_a_core_are_reported_in_one_line(tmp_path: Path) -> None:
+def test_rounds_of_a_k_core_are_reported_in_one_line(tmp_path: Path) -> None:
     pairs = [(user, item) for user in "abc" for item in "xyz"] + [
         ("d", "x"),
         ("d", "w"),
@@ -194,7 +194,7 @@ def test_the_rounds_of_a_core_are_reported_in_one_line(tmp_path: Path) -> None:
     text = "\n".join(f"{user},{item},1,{item}" for user, item in pairs)
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp,title\n" + text)
     output = _run("import", "table", tmp_path / "log.csv", "--k-core", "3", "--out", tmp_path / "core")
-    assert "dropped by the core" in output
+    assert "dropped by k core" in output
     assert "users 2, items 2, interactions 5, rounds 2" in output
 
 

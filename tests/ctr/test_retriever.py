@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lorarec.ctr import Retriever, retriever
@@ -38,7 +38,6 @@ def filled(rows, k) -> list[int]:
     return rows + [-1] * (k - len(rows))
 
 
-@settings(deadline=None)
 @given(logs, queries, st.integers(1, 6), st.sampled_from([1, 200, 1 << 24]))
 def test_similar_behaviours_are_those_of_the_definition(log, requests, k, budget):
     with pytest.MonkeyPatch.context() as patch:
@@ -48,7 +47,6 @@ def test_similar_behaviours_are_those_of_the_definition(log, requests, k, budget
     assert found.tolist() == [filled(by_definition(log, SIGNS, *query, k), k) for query in requests]
 
 
-@settings(deadline=None)
 @given(logs, st.integers(0, USERS - 1), st.integers(0, ITEMS - 1), st.integers(0, 12), st.integers(1, 6), st.data())
 def test_nothing_at_or_after_the_target_is_retrieved(log, user, item, time, k, data):
     """Events at or after the target's time, of any user, do not change the result."""

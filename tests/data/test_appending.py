@@ -28,7 +28,7 @@ def items_of(ids: str, **columns: Any) -> pl.DataFrame:
     return pl.DataFrame({"item_id": list(ids), "title": [f"Thing {item}" for item in ids], **columns})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(old=EVENTS, new=EVENTS)
 def test_the_result_is_that_of_an_import_of_both_logs(old: list[Any], new: list[Any]) -> None:
     items = items_of("wxyz", colour=["red", None, "blue", "red"])

@@ -21,7 +21,7 @@ def _draw(touched: list[tuple[int, int]], items: int, negatives: int, seed: int 
     return draw_candidates(cases, interactions, catalogue, negatives, np.random.default_rng(seed))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     items=st.integers(31, 200),
     touched=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=1, max_size=60),

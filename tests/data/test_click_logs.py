@@ -23,7 +23,7 @@ def _random(seed: int, events: int = 60) -> Dataset:
 
 
 @given(st.integers(0, 10_000))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_history_is_all_that_came_strictly_before(seed: int) -> None:
     log = click_log(_random(seed))
     for event in range(len(log)):
@@ -45,7 +45,7 @@ def test_histories_of_many_events_are_padded_behind_the_latest() -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_parts_follow_each_other_in_time(seed: int) -> None:
     log = click_log(_random(seed, events=200))
     train, valid, test = (log.time[log.rows(part)] for part in ("train", "valid", "test"))

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lorarec.data import Cooccurrence
@@ -50,7 +50,6 @@ def level(count: float, counts: Counter[str], items: int) -> str:
 
 
 @given(HISTORIES, st.lists(st.sampled_from(ITEMS), max_size=4), st.data())
-@settings(deadline=None)
 def test_words_equal_their_definition(histories: list[list[str]], history: list[str], data: st.DataObject) -> None:
     own = data.draw(st.none() | st.integers(0, len(histories) - 1))
     found = Cooccurrence(frame(histories), TITLES).hints(history, ITEMS, None if own is None else f"u{own}")
@@ -58,7 +57,6 @@ def test_words_equal_their_definition(histories: list[list[str]], history: list[
 
 
 @given(HISTORIES, st.integers(0, 7))
-@settings(deadline=None)
 def test_the_users_own_choices_do_not_count(histories: list[list[str]], user: int) -> None:
     """In training the target is in the user's own history; it must not change the word."""
     user %= len(histories)

@@ -28,7 +28,7 @@ def _write(path: Path, lines: list[str]) -> Path:
     return path
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     rows=st.lists(st.lists(st.text(CHARACTERS, max_size=8), min_size=3, max_size=3), min_size=1, max_size=6),
     separator=st.sampled_from(SEPARATORS),
@@ -60,7 +60,7 @@ def test_quoted_tables_come_back(
     assert read.rows() == [tuple(value or None for value in row) for row in rows]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     rows=st.lists(st.lists(st.text(CHARACTERS, max_size=8), min_size=3, max_size=3), min_size=1, max_size=6),
     separator=st.sampled_from(SEPARATORS),

@@ -17,7 +17,7 @@ def _frame(pairs: list[tuple[int, int]]) -> pl.DataFrame:
     return pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row").cast(pl.String)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(pairs=PAIRS, user_k=st.integers(1, 4), item_k=st.integers(1, 4))
 def test_core_is_a_fixpoint_whose_degrees_suffice_and_the_largest_such(
     pairs: list[tuple[int, int]], user_k: int, item_k: int

@@ -245,7 +245,7 @@ def test_types_of_arrow(name: str, values: Any) -> None:
         )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(

@@ -58,7 +58,7 @@ def _check_sets(frame: pl.DataFrame, dataset: Dataset, negatives: int) -> None:
         assert set(candidates) & set(touched[user]) == {target}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(users=USERS, new_items=st.sampled_from([0.1, 0.3, 0.6]), seed=st.integers(0, 3))
 def test_nothing_of_training_or_validation_holds_a_new_item(
     users: list[list[int]], new_items: float, seed: int

@@ -67,7 +67,7 @@ DAYS: dict[str, tuple[Callable[[int], object], str | None]] = {
 
 
 @pytest.mark.parametrize("form", EXACT)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seconds=st.lists(st.integers(FIRST, LAST), min_size=1, max_size=8))
 def test_moments_in_every_form_come_back(form: str, seconds: list[int]) -> None:
     write, time_format = EXACT[form]
@@ -76,7 +76,7 @@ def test_moments_in_every_form_come_back(form: str, seconds: list[int]) -> None:
 
 
 @pytest.mark.parametrize("form", DAYS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seconds=st.lists(st.integers(FIRST, LAST), min_size=1, max_size=8))
 def test_days_in_every_form_come_back(form: str, seconds: list[int]) -> None:
     write, time_format = DAYS[form]
@@ -86,7 +86,7 @@ def test_days_in_every_form_come_back(form: str, seconds: list[int]) -> None:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(positions=st.lists(st.integers(0, 10**7), min_size=1, max_size=8))
 def test_positions_pass_unchanged(positions: list[int]) -> None:
     assert parse_times(pl.Series(positions), "log").to_list() == positions

@@ -20,7 +20,7 @@ def _events(seed: int, count: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.booleans())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_figures_are_those_of_scikit_learn(seed: int, count: int, ties: bool) -> None:
     p, labels = _events(seed, count, ties)
     assert clicks.auc(p, labels) == pytest.approx(roc_auc_score(labels, p))

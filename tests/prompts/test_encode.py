@@ -48,7 +48,7 @@ def _hostile(tokenizer: PreTrainedTokenizerBase) -> st.SearchStrategy[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_control_token_comes_from_text(tokenizer_of: Tokenizers, kind: str, data: Any) -> None:
     tokenizer = tokenizer_of(kind)
@@ -69,7 +69,7 @@ def test_every_control_word_of_the_tokenizer(tokenizer_of: Tokenizers, kind: str
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(words=st.lists(st.sampled_from([*WORDS, "red lamp", "a", "("]), min_size=1))
 def test_control_words_read_as_they_are_written(tokenizer_of: Tokenizers, kind: str, words: list[str]) -> None:
     tokenizer, text = tokenizer_of(kind), "".join(words)
@@ -143,7 +143,7 @@ TITLE = st.lists(
 
 @pytest.mark.parametrize("kind", WHOLE)
 @pytest.mark.parametrize("readout", ["verdict", "likelihood"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much])
 @given(titles=st.lists(TITLE.filter(bool), min_size=4, max_size=4))
 def test_pieces_have_the_ids_of_the_whole_text(
     tokenizer_of: Tokenizers, kind: str, readout: str, titles: list[str]
@@ -169,7 +169,7 @@ FRAMES = {
 
 @pytest.mark.parametrize("kind", [kind for kind in WHOLE if kind != "word-piece"])
 @pytest.mark.parametrize("frame", FRAMES)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(titles=st.lists(TITLE.filter(bool), min_size=3, max_size=3))
 def test_pieces_have_the_ids_of_the_whole_chat(
     tokenizer_of: Tokenizers, kind: str, frame: str, titles: list[str]

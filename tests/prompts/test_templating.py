@@ -31,7 +31,7 @@ def test_pieces_distinguish_template_and_data() -> None:
     assert pieces.suffix == (Literal(": "), Plain("Drama"), Literal("\n"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     title=st.lists(st.sampled_from(HOSTILE), min_size=1).map("".join),
     profile=st.lists(st.sampled_from(HOSTILE)).map("".join),

@@ -57,6 +57,8 @@ def test_counts_are_those_of_a_new_fit_and_the_last_stage_stays(shop, grown, tmp
     assert updated.pool_model is fusion.pool_model
     assert updated.group.data.split.test == {}
     loaded = Fusion.load(tmp_path / "updated", grown)
+    assert loaded.record == updated.record
+    assert loaded.record["updated_from"] == shop.fingerprint
     for one, two in zip(loaded.score(split.valid), updated.score(split.valid), strict=True):
         np.testing.assert_array_equal(one, two)
     with pytest.raises(LorarecError, match="was fitted to shop"):

@@ -17,7 +17,7 @@ from lorarec.recommenders.p5_recommender import training_prompts
 CONFIG = P5Config(epochs=1, negatives=3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(counts=st.lists(st.integers(0, 29), min_size=1, max_size=6), seed=st.integers(0, 3))
 def test_drawn_negatives_were_never_chosen(counts: list[int], seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -31,7 +31,7 @@ def light(shop: Dataset) -> Index:
     return Index.build(shop)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(history=IDS, allow=st.none() | IDS, deny=IDS, pool=st.integers(1, 60), learned=st.booleans())
 def test_proposals(
     index: Index, light: Index, history: list[str], allow: list[str] | None, deny: list[str], pool: int, learned: bool
@@ -196,7 +196,7 @@ class TestWithATextEncoder:
         for source in ("next", "together", "rules", "popular"):
             assert embedded.rank(source, ["i03", "i07"], 9) == index.rank(source, ["i03", "i07"], 9)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(history=IDS, deny=IDS, pool=st.integers(1, 60))
     def test_proposals(self, embedded: Index, history: list[str], deny: list[str], pool: int) -> None:
         proposals = embedded.propose(history, pool, embedded.blocked(deny=deny))

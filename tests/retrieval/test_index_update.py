@@ -55,7 +55,7 @@ def test_counts_and_titles_are_exactly_those_of_a_new_index(shop, grown, tmp_pat
     assert loaded.record["options"] == new.record["options"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
 def test_random_logs(seed: int) -> None:
     """Late, repeated and tied interactions, new users, new and unseen items, and titles that have changed since."""

@@ -31,7 +31,7 @@ def light(catalogue: Dataset) -> Index:
     return Index.build(catalogue)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(price=st.integers(0, 20), pool=st.integers(1, 50), user=st.integers(0, 39))
 def test_the_pool_is_full_of_items_that_match(
     catalogue: Dataset, light: Index, price: int, pool: int, user: int
@@ -51,7 +51,7 @@ def test_the_pool_is_full_of_items_that_match(
     assert {each.item_id for each in few} <= {*matching[3:]}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pool=st.integers(1, 50),
     top_k=st.integers(1, 12),

@@ -82,7 +82,7 @@ def test_branches_after_cached_prompts_are_computed_in_blocks(
     assert gaps == [13, 0] * model.config.num_hidden_layers
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=5),
     counts=st.lists(st.integers(1, 9), min_size=1, max_size=6),

@@ -54,7 +54,7 @@ def test_batch_and_chunks_equal_single(any_backbone: Backbone, readout: str) -> 
             np.testing.assert_allclose(separate, batched, atol=1e-4)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(len(TITLES))))
 def test_scores_follow_their_candidates(tiny_backbone: Backbone, order: list[int]) -> None:
     builder = PromptBuilder(tiny_backbone.tokenizer)

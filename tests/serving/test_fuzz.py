@@ -137,7 +137,7 @@ def test_no_body_gives_a_server_error(
     with asyncio.Runner() as runner:
         runner.run(begin())
 
-        @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(max_examples=200, suppress_health_check=list(HealthCheck), database=None)
         @given(requests())
         def check(request: tuple[str, Any]) -> None:
             answer = runner.run(post(*request))

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lorarec.lora import mix
@@ -41,7 +41,6 @@ def test_all_words_whatever_their_case_and_accents(query: str, found: list[str])
     assert TextSearch(FILMS, FILMS).search(query, 10).entries == found
 
 
-@settings(deadline=None)
 @example(["\U0001e030"], "", 1)  # a letter of Unicode 15, which not every Python knows
 @given(st.lists(st.text(), max_size=8), st.text(max_size=4), st.integers(1, 9))
 def test_any_text_finds_at_most_the_limit_and_a_text_finds_itself(texts: list[str], query: str, limit: int) -> None:

@@ -78,7 +78,7 @@ def test_negatives_by_popularity(items: int) -> None:
     assert np.abs(drawn - expected).sum() / expected.sum() < 0.1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), epoch=st.integers(0, 5), prefixes=st.sampled_from([None, 1, 2, 10]))
 def test_a_case_is_a_function_of_its_index(shop, seed, epoch, prefixes) -> None:
     from_start, single_item_histories = (build([shop], seed=seed, prefixes=prefixes) for _ in range(2))

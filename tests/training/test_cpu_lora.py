@@ -66,7 +66,7 @@ def test_dropout_is_in_the_adapter_only_and_follows_the_seed() -> None:
     assert torch.allclose(layer.eval()(x), without, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(size=st.integers(1, 5000), p=st.floats(1e-4, 0.95), seed=st.integers(0, 99))
 def test_places_are_distinct_sorted_and_inside(size, p, seed) -> None:
     torch.manual_seed(seed)

@@ -19,7 +19,7 @@ def build(backbone, shop, processes=1, **options):
     return MicroBatches(TrainingCases([shop], chosen), builder, chosen, processes)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(batch=st.integers(1, 90), budget=st.integers(1, 20_000), processes=st.integers(1, 3))
 def test_steps_hold_every_case_once(shop, batch, budget, processes) -> None:
     cases = len(build(hot_backbone(), shop).cases)
@@ -49,7 +49,7 @@ def test_parts_of_a_step_are_its_cases_sorted_by_length(backbone, shop) -> None:
     assert len({part["seed"] for part in parts}) == batches.parts
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     limit=st.integers(1, 5_000),
     batch=st.integers(1, 90),

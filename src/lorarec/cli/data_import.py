@@ -227,6 +227,6 @@ def _report_import(dataset: Dataset, as_json: bool) -> None:
     info = dataset.info
     rounds = info.get("core_rounds", [])
     dropped = {part: sum(each[part] for each in rounds) for part in ("users", "items", "interactions")}
-    core = {"dropped_by_the_core": {**dropped, "rounds": len(rounds)}} if rounds else {}
+    core = {"dropped_by_k_core": {**dropped, "rounds": len(rounds)}} if rounds else {}
     values = {**info["counts"], **info["import"], "filters": info["filters"], **core, "folder": str(dataset.folder)}
     print_values(dataset.name, values, info if as_json else None)

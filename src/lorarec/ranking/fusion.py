@@ -308,7 +308,8 @@ class Fusion:
             )
             model = FusionModel.from_json(record["candidates"], record["scorers"])
             pool = record["pool"] and FusionModel.from_json(record["pool"], [*record["scorers"], INDEX])
-            about_fit = {"split": record["split"], "fit": record["fit"], INDEX_RULES: record.get(INDEX_RULES, False)}
+            optional = {key: record[key] for key in (INDEX_RULES, "updated_from") if key in record}
+            about_fit = {"split": record["split"], "fit": record["fit"], **optional}
         except LorarecError:
             raise
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:

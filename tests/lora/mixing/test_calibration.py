@@ -40,7 +40,7 @@ def test_a_temperature_that_made_the_targets_is_found():
     assert fit_temperature(*noisy_cases(1, noise=6.0, count=5000)) == pytest.approx(3, rel=0.1)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(scale=st.floats(0.3, 4), shift=st.floats(-50, 50), seed=st.integers(0, 5))
 def test_a_temperature_follows_the_scale_of_the_scores_and_not_their_level(scale, shift, seed):
     scores, targets = noisy_cases(seed)

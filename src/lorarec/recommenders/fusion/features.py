@@ -64,6 +64,12 @@ class FusionFeatures:
         count = len(self.scorers)
         return np.append(np.tile(np.arange(count), 3), count)
 
+    @property
+    def of_new_items(self) -> np.ndarray:
+        """Whether each feature is 0 for known items (features,)."""
+        count = len(self.scorers)
+        return np.repeat([False, True], [2 * count, count + 1])
+
     def matrix(self, cases: CandidateScores) -> np.ndarray:
         """Return the features (candidates, features)."""
         scores = (cases.scores - self.means) / self.deviations

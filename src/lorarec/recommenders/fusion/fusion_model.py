@@ -83,7 +83,7 @@ class FusionModel:
     @property
     def scores_new_items(self) -> bool:
         """Whether new items were among the candidates of the fit; without them, their weights are all 0."""
-        return bool(self.weights[2 * len(self.features.scorers) :].any())
+        return bool(self.weights[self.features.of_new_items].any())
 
     def logits(self, cases: CandidateScores, prior: float) -> np.ndarray:
         """Return the logits (candidates,) with the given prior of new items."""
