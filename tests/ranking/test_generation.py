@@ -42,6 +42,19 @@ def test_random_model_writes_no_candidate_unconstrained(tiny_backbone: Backbone)
     assert listed == [None, None]
 
 
+def test_titles_of_any_length_are_generated(tiny_backbone: Backbone) -> None:
+    """The limit of titles without an end does not truncate titles of candidates."""
+    builder = PromptBuilder(tiny_backbone.tokenizer, "likelihood", max_title_tokens=200)
+    example = builder.example(["red lamp"], ["q" * 90 + "a", "q" * 90 + "b", "red lamp"])
+    assert max(map(len, example.branches)) > 90
+    listed = generate_titles(tiny_backbone, builder, example, count=3, constrained=True)
+    assert sorted(index for index in listed if index is not None) == [0, 1, 2]
+    titles = TitleList(builder, example, count=1)
+    for token in example.branches[1]:
+        titles.add(token)
+    assert titles.listed == [1]
+
+
 def test_verdict_prompts_cannot_generate(tiny_backbone: Backbone) -> None:
     builder = PromptBuilder(tiny_backbone.tokenizer)
     with pytest.raises(LorarecError, match="readout=likelihood"):
