@@ -9,7 +9,7 @@ import torch
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import PromptReader
+from lorarec.scoring import NOT_FINITE, PromptReader
 
 
 class TitleList:
@@ -120,7 +120,7 @@ def generate_titles(
         For each title of the list the index of the candidate with the same tokens, or None.
 
     Raises:
-        LorarecError: The builder's readout is not `likelihood`.
+        LorarecError: The builder's readout is not `likelihood`, or a logit is NaN.
     """
     titles = TitleList(builder, example, count, constrained, max_title_tokens)
     reader = PromptReader(backbone.model, [titles.ids])
@@ -133,6 +133,8 @@ def generate_titles(
 
 
 def _best(logits: torch.Tensor, allowed: list[int] | None) -> int:
+    if logits.isnan().any():
+        raise LorarecError(f"a logit of the next token is NaN: {NOT_FINITE}")
     if allowed is None:
         return int(logits.argmax())
     return allowed[int(logits[allowed].argmax())]
