@@ -205,6 +205,15 @@ def test_a_difference_is_found_and_none_is_made_up() -> None:
     assert sum(each.differences["hr@1"].low > 0 or each.differences["hr@1"].high < 0 for each in found) <= 4
 
 
+def test_a_variant_with_one_user_is_no_different() -> None:
+    """The mean over one user is the same in all resamples, so that the difference has one sign in all of them."""
+    shown = [answer(0, f"u{user}", ["x"], "b" if user else "a") for user in range(30)]
+    result = evaluate_answers(frame(*shown), events(("u0", "x", 1)))
+    assert [result.variants[name].users for name in "ab"] == [1, 29]
+    assert (result.compare_with, result.variants["a"].differences["hr@1"].low) == ("b", 1.0)
+    assert {metric.p for metric in result.variants["a"].metrics.values()} == {1.0}
+
+
 def test_intervals_are_over_users_not_answers() -> None:
     """Users with many alike answers are no more evidence than users with one."""
     rng = np.random.default_rng(0)
@@ -230,6 +239,9 @@ def cases() -> Iterator[tuple[pl.DataFrame, dict[str, Any], str]]:
     yield one, {"compare_with": "none"}, "no variant 'none' to compare with: choose one of a"
     yield frame(answer(0, None, ["x"])), {}, "no answers of experiment 'homepage' to users"
     yield one, {"correction": "none"}, "no correction 'none'"
+    for propensity in (0.0, -0.5, 1.5, math.nan, math.inf, None):
+        weighted = frame(answer(0, "u", ["x"]), answer(1, "u", ["x"], propensity=propensity, request_id="r7"))
+        yield weighted, {}, rf"1 answers of the experiment have a propensity .* {propensity} \(request r7\)"
 
 
 @pytest.mark.parametrize(("answers", "options", "message"), cases())

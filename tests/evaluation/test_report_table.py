@@ -1,9 +1,10 @@
 """Tables of reports, in Markdown and for a terminal."""
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from lorarec.evaluation import MetricResult, NumberCell, ReportTable, escape_markdown
+from lorarec.evaluation import MetricResult, NumberCell, ReportTable, RowResult, SettingResult, escape_markdown
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,16 @@ def test_format_of_numbers(cell: NumberCell, markdown: str, text: str | None) ->
     assert cell.markdown() == markdown
     assert text is None or cell.text().plain == text
     assert (str(cell.text().style) == "bold") == cell.best
+
+
+def test_means_that_differ_by_rounding_are_all_the_best() -> None:
+    means = {"a": 0.1 + 0.2, "b": 0.3, "c": 0.299999}
+    rows = {
+        name: RowResult(name, np.ones(1), {"mrr": MetricResult(mean, 0, 1, None)}, 0.0, "")
+        for name, mean in means.items()
+    }
+    result = SettingResult("warm", 1, 1, "", "a", rows)
+    assert [result.is_best(name, "mrr") for name in "abc"] == [True, True, False]
 
 
 def test_markdown_aligns_numbers_and_escapes_texts() -> None:

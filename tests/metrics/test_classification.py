@@ -133,6 +133,9 @@ def test_bad_input() -> None:
         (clicks.log_loss, np.ones(3), two, "3 events do not fit 2 labels"),
         (clicks.accuracy, np.array([0.5, 1.2]), two, "event 1: 1.2 is no probability"),
         (clicks.calibration_error, np.ones(0), np.ones(0), "no events"),
+        (clicks.auc, np.ones(3), np.array([0, 1, 5]), "event 2: the label 5 is neither 0 nor 1"),
+        (clicks.log_loss, np.ones(3), np.array([1, -1, 1]), "event 1: the label -1 is neither 0 nor 1"),
+        (clicks.accuracy, np.ones(2), np.array([np.nan, 1]), "event 0: the label nan is neither 0 nor 1"),
     ]:
         with pytest.raises(LorarecError, match=message):
             figure(p, labels)

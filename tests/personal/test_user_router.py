@@ -12,11 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, leave_one_out
+from lorarec.ctr import CTRConfig, fit_ctr_model
+from lorarec.data import Dataset, click_log, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import read_json, write_json
 from lorarec.lora import Adapter, AdapterRecord, save_adapter
 from lorarec.personal import PersonalLora, UserHistory, UserRouter, UserRouterConfig, train_user_router
+from lorarec.personal.user_adapters import user_representations
+from lorarec.personal.user_history import RatedHistories
 from tests.factories import dataset_of, numbered_titles, random_adapter
 
 QUICK = UserRouterConfig(epochs=1, batch_size=16, cases=12, seed=3, combine="deltas")
@@ -106,6 +109,23 @@ def test_a_history_that_has_gone_on_is_read_anew(chosen: Path, shared_backbone: 
     torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
     by_titles = read_json(chosen / "choose.json")["chooser"]["crm"] == "titles"
     assert ((weights - user_router.weights(after)).abs().max() < 1e-6) == by_titles
+
+
+def test_ratings_of_one_second_keep_their_order() -> None:
+    """Every user rated an item twice in the same second, at first as the worst and then as the best or vice versa."""
+    rows = []
+    for user in range(16):
+        first, last = (1.0, 5.0) if user % 2 else (5.0, 1.0)
+        rows += [(f"u{user:02}", "i01", 100 + user, first), (f"u{user:02}", "i01", 100 + user, last)]
+        rows += [
+            (f"u{user:02}", f"i{2 + (user + at) % 5:02}", 200 * at + user, 1.0 + (user + at) % 5) for at in range(1, 5)
+        ]
+    ratings = dataset_of(rows, numbered_titles(7), "twice")
+    model = fit_ctr_model("din", click_log(ratings), CTRConfig(epochs=1))
+    represent = RatedHistories(model, ratings.interactions)
+    for user, expected in user_representations(model).iter_rows():
+        found = represent(past(ratings, user, len(rows)))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_of_items_unknown_to_training_only_the_length_counts(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -40,6 +41,27 @@ def test_random_model_writes_no_candidate_unconstrained(tiny_backbone: Backbone)
     builder = PromptBuilder(tiny_backbone.tokenizer, "likelihood")
     listed = generate_titles(tiny_backbone, builder, builder.example(TITLES[:1], TITLES), count=2, max_title_tokens=8)
     assert listed == [None, None]
+
+
+def test_titles_of_any_length_are_generated(tiny_backbone: Backbone) -> None:
+    """The limit of titles without an end does not truncate titles of candidates."""
+    builder = PromptBuilder(tiny_backbone.tokenizer, "likelihood", max_title_tokens=200)
+    example = builder.example(["red lamp"], ["q" * 90 + "a", "q" * 90 + "b", "red lamp"])
+    assert max(map(len, example.branches)) > 90
+    listed = generate_titles(tiny_backbone, builder, example, count=3, constrained=True)
+    assert sorted(index for index in listed if index is not None) == [0, 1, 2]
+    titles = TitleList(builder, example, count=1)
+    for token in example.branches[1]:
+        titles.add(token)
+    assert titles.listed == [1]
+
+
+def test_logits_that_are_no_numbers_are_refused(tiny_backbone: Backbone) -> None:
+    with torch.no_grad():
+        tiny_backbone.model.get_output_embeddings().weight.fill_(float("nan"))
+    builder = PromptBuilder(tiny_backbone.tokenizer, "likelihood")
+    with pytest.raises(LorarecError, match="a logit of the next token is NaN: load the model in float32"):
+        generate_titles(tiny_backbone, builder, builder.example(TITLES[:1], TITLES), count=2, constrained=True)
 
 
 def test_verdict_prompts_cannot_generate(tiny_backbone: Backbone) -> None:

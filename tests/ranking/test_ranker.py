@@ -52,6 +52,13 @@ def test_written_out_prompts_score_as_histories(tiny_backbone: Backbone) -> None
     assert np.corrcoef(written, built)[0, 1] > 0.9
 
 
+def test_scores_that_are_no_numbers_are_refused(tiny_backbone: Backbone) -> None:
+    with torch.no_grad():
+        tiny_backbone.model.get_output_embeddings().weight.mul_(float("inf"))
+    with pytest.raises(LorarecError, match="a score is NaN or infinite: load the model in float32"):
+        Ranker(tiny_backbone).rank(TITLES[:2], TITLES)
+
+
 def test_only_the_latest_history_is_in_the_prompt(tiny_backbone: Backbone) -> None:
     ranker = Ranker(tiny_backbone, max_history=2)
     long, short = ranker.score_titles([TITLES, TITLES[-2:]], [TITLES, TITLES])

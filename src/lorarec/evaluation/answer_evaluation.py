@@ -88,7 +88,8 @@ def evaluate_answers(
     """Compare the variants of an experiment by what users chose of their answers.
 
     Intervals and tests are from a bootstrap over users, so that the answers to one user need not be independent; all
-    results share its resamples, of which those without a user of a variant are left out for this variant.
+    results share its resamples, of which those without a user of a variant are left out for this variant. The p-value
+    of a variant with one user is 1.
 
     The inverse-propensity estimates are what a metric would be if the variant had answered all requests of the
     experiment: the mean of w r over all answers, with the weight w = 1 / propensity for the answers of the variant and
@@ -104,7 +105,8 @@ def evaluate_answers(
         seed: Seed of the resampling.
 
     Raises:
-        LorarecError: The log has no such experiment or variant, or several experiments; or as for `answer_outcomes`.
+        LorarecError: The log has no such experiment or variant, or several experiments; the propensity of an answer is
+            not a probability above 0; or as for `answer_outcomes`.
     """
     check_correction(correction)
     given = answers.filter(~pl.col("shadow"))
@@ -127,6 +129,7 @@ def evaluate_answers(
     outcomes = outcomes.filter(pl.col("experiment") == chosen)
     if outcomes.is_empty():
         raise LorarecError(f"the log has no answers of experiment {chosen!r} to users")
+    _check_propensities(outcomes)
     counts = (
         outcomes["variant"].value_counts(sort=True, name="count").sort("count", "variant", descending=[True, False])
     )
@@ -136,6 +139,16 @@ def evaluate_answers(
         raise LorarecError(f"the log has no variant {compared!r} to compare with: choose one of {', '.join(names)}")
     variants = _results(outcomes, names, compared, correction, seed)
     return AnswerEvaluation(chosen, window.total_seconds(), compared, variants, left_out, correction)
+
+
+def _check_propensities(outcomes: pl.DataFrame) -> None:
+    """Refuse answers of an experiment without a propensity by which they could be weighted."""
+    wrong = outcomes.filter(~((pl.col("propensity") > 0) & (pl.col("propensity") <= 1)).fill_null(value=False))
+    if wrong.height:
+        raise LorarecError(
+            f"{wrong.height:,} answers of the experiment have a propensity that is not above 0 and at most 1, first "
+            f"{wrong['propensity'][0]} (request {wrong['request_id'][0]}): correct it to the probability of the variant"
+        )
 
 
 def _results(
@@ -165,14 +178,20 @@ def _results(
         return {name: _result(each, one) for name, each, one in zip(ANSWER_METRICS, found, p, strict=True)}
 
     others = [index for index, name in enumerate(names) if name != compared]
-    tested = {
-        name: results(means[index], means[index] - base if index in others else None)
-        for index, name in enumerate(names)
-    }
+    users_of = (sums[:, 1 : 1 + len(names)] > 0).sum(0)
+
+    def differences(index: int) -> np.ndarray | None:
+        """Return what is tested; resamples say nothing about a mean over one user, which is the same in all of them."""
+        if index not in others:
+            return None
+        difference = means[index] - base
+        return difference if min(users_of[index], users_of[names.index(compared)]) > 1 else np.zeros_like(difference)
+
+    tested = {name: results(means[index], differences(index)) for index, name in enumerate(names)}
     corrected = correct_rows(tested, ANSWER_METRICS, correction)
     return {
         name: VariantResult(
-            users=int((sums[:, 1 + index] > 0).sum()),
+            users=int(users_of[index]),
             answers=int(is_of[index].sum()),
             metrics=corrected[name],
             differences=results(means[index] - base) if index in others else {},

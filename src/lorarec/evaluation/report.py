@@ -99,7 +99,7 @@ def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
         for name in columns:
             metric = row.metrics[name]
             interval = (metric.low, metric.high) if name.startswith("ndcg") else None
-            best = metric.mean == result.best(name)
+            best = result.is_best(row.name, name)
             cells.append(NumberCell(metric.mean, interval=interval, significant=metric.significant, best=best))
         rows.append([row.name, *cells, f"{1000 * row.seconds_per_user:.3g}"])
     table = ReportTable(["row", *map(str.upper, columns), "ms/user"], rows)
@@ -186,7 +186,7 @@ def _table(result: SettingResult) -> ReportTable:
 def metric_cells(result: SettingResult, row: str, metrics: Sequence[str]) -> list[NumberCell]:
     """Return the cells of a row with intervals and stars; the best mean of a column is bold."""
     results = result.rows[row].metrics
-    return [NumberCell.of(results[name], best=results[name].mean == result.best(name)) for name in metrics]
+    return [NumberCell.of(results[name], best=result.is_best(row, name)) for name in metrics]
 
 
 def property_names(result: SettingResult) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Results of an evaluation: metrics with intervals, by setting and row."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
@@ -112,9 +113,10 @@ class SettingResult:
         """Number of tests of the table, for which the p-values are corrected."""
         return count_comparisons(row.metrics for row in self.rows.values())
 
-    def best(self, metric: str) -> float:
-        """Return the highest mean of a metric over the rows."""
-        return max(row.metrics[metric].mean for row in self.rows.values())
+    def is_best(self, row: str, metric: str) -> bool:
+        """Return whether no row has a higher mean of a metric; equal means may differ by rounding."""
+        highest = max(each.metrics[metric].mean for each in self.rows.values())
+        return math.isclose(self.rows[row].metrics[metric].mean, highest, rel_tol=1e-9)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from lorarec.lora.injection import MixedModel
 from lorarec.lora.mixing_prompts import MixingExamples, require_targets
 from lorarec.lora.weight_search import score_at_weights
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import score_batch, scores_to_numpy
+from lorarec.scoring import require_finite, score_batch, scores_to_numpy
 
 #: Limits of a temperature; without them it has no minimum if every case, or none, is ranked perfectly.
 LOWEST, HIGHEST = 0.05, 20.0
@@ -60,12 +60,12 @@ def fit_temperatures(mixed: MixedModel, size: int, labelled: MixingExamples, tok
             device.
 
     Raises:
-        LorarecError: There are no prompts, or the numbers of prompts and targets differ.
+        LorarecError: There are no prompts, the numbers of prompts and targets differ, or a score is NaN or infinite.
     """
     targets = require_targets(labelled)
 
     def read(model: Any, batch: list[Example]) -> list[np.ndarray]:
-        return scores_to_numpy(score_batch(model, batch, labelled.builder))
+        return require_finite(scores_to_numpy(score_batch(model, batch, labelled.builder)))
 
     alone = torch.eye(size, dtype=torch.float64)
     scores = score_at_weights(mixed, alone, labelled.prompts, read, lambda example: example.length, token_budget)

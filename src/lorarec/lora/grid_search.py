@@ -11,7 +11,7 @@ from lorarec.lora.simplex import simplex_grid, uniform
 from lorarec.lora.weight_search import EvaluatedMixture, Trace, score_at_weights
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example
-from lorarec.scoring import score_batch, scores_to_numpy
+from lorarec.scoring import require_finite, score_batch, scores_to_numpy
 
 CUTOFFS = (1, 3, 10)
 
@@ -38,12 +38,13 @@ def grid_weights(
         The weights (K,), and the mixtures that were evaluated.
 
     Raises:
-        LorarecError: There are no prompts, or the numbers of prompts and targets differ.
+        LorarecError: There are no prompts, the numbers of prompts and targets differ, or a score is NaN or infinite.
     """
     points = simplex_grid(size)
     metrics = ndcg_at_weights(mixed, points, labelled, token_budget)
     from_uniform = (points - uniform(size)).norm(dim=1).tolist()
-    best = max(range(len(points)), key=lambda i: (metrics[i]["ndcg@10"], -round(from_uniform[i], 9)))
+    # Means of the same values in another order differ by rounding.
+    best = max(range(len(points)), key=lambda i: (round(metrics[i]["ndcg@10"], 9), -round(from_uniform[i], 9)))
     steps = [EvaluatedMixture(point, found) for point, found in zip(points.tolist(), metrics, strict=True)]
     return points[best], Trace(steps, "all grid points", {"chosen": best, "cases": len(labelled.prompts)})
 
@@ -57,12 +58,12 @@ def ndcg_at_weights(
     """Return the mean NDCG@1, @3 and @10 under each of the weights (points, K); arguments as for `grid_weights`.
 
     Raises:
-        LorarecError: There are no prompts, or the numbers of prompts and targets differ.
+        LorarecError: There are no prompts, the numbers of prompts and targets differ, or a score is NaN or infinite.
     """
     targets = require_targets(labelled)
 
     def read(model: Any, batch: list[Example]) -> list[np.ndarray]:
-        return scores_to_numpy(score_batch(model, batch, labelled.builder))
+        return require_finite(scores_to_numpy(score_batch(model, batch, labelled.builder)))
 
     scores = score_at_weights(mixed, points, labelled.prompts, read, lambda example: example.length, token_budget)
     ranks = [target_ranks(of_point, np.asarray(targets)) for of_point in scores]

@@ -3,6 +3,7 @@
 Only the weights change; the adapters and the backbone are frozen. No function here takes a label.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,7 +14,7 @@ from lorarec.errors import LorarecError
 from lorarec.lora.injection import MixedModel
 from lorarec.lora.objectives import UnlabelledObjective
 from lorarec.lora.weight_search import EvaluatedMixture, ExampleT, Trace, score_at_weights
-from lorarec.scoring import token_batches, tokens_per_pass
+from lorarec.scoring import NOT_FINITE, token_batches, tokens_per_pass
 
 #: Learning rate of Adam on the logits: ten steps in one direction take a weight of two from 0.50 to 0.98.
 LEARNING_RATE = 0.2
@@ -47,7 +48,7 @@ def unlabelled_weights(
         The weights, (K,), or (layers, K) in the order of `mixed.layers`, and the mixtures that were evaluated.
 
     Raises:
-        LorarecError: There are no prompts.
+        LorarecError: There are no prompts, or the objective is NaN or infinite at a mixture.
     """
     if not prompts:
         raise LorarecError("the search for weights needs unlabelled prompts: give some, 50 to 100 are enough")
@@ -75,7 +76,7 @@ def search_pair(
         points = torch.tensor([[1 - x, x] for x in pending], dtype=torch.float64)
         values = score_at_weights(mixed, points, prompts, objective, objective.length, token_budget)
         for x, of_point in zip(pending, values, strict=True):
-            curve[x] = float(torch.stack(of_point).double().mean())
+            curve[x] = _finite(float(torch.stack(of_point).double().mean()), objective.metric)
             steps.append(EvaluatedMixture([1 - x, x], {objective.metric: curve[x]}))
         pending = _next_point(curve)
     best = min(curve, key=lambda x: (curve[x], abs(x - 0.5)))
@@ -166,7 +167,18 @@ def value_and_gradient(
         loss = objective(mixed.model, [prompts[i] for i in batch]).sum() / len(prompts)
         loss.backward()
         total += float(loss.detach())
-    return total
+    return _finite(total, objective.metric)
+
+
+def _finite(value: float, metric: str) -> float:
+    """Return the value of an objective.
+
+    Raises:
+        LorarecError: It is NaN or infinite, so that there is no lowest one.
+    """
+    if not math.isfinite(value):
+        raise LorarecError(f"the {metric} of a mixture is {value}: {NOT_FINITE}")
+    return value
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Metrics of predicted click probabilities: AUC, log loss, accuracy and calibration, with intervals and tests.
 
-Labels are 1 for a click and 0 otherwise. Every function raises a LorarecError if there are no events, if lengths differ
-or if a score is NaN.
+Labels are 1 for a click and 0 otherwise. Every function raises a LorarecError if there are no events, if lengths
+differ, if a label is neither 0 nor 1, or if a score is NaN.
 """
 
 import numpy as np
@@ -217,11 +217,16 @@ def _probabilities(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _events(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scores, clicked = np.asarray(scores, np.float64), np.asarray(labels) == 1
+    scores, labels = np.asarray(scores, np.float64), np.asarray(labels)
+    clicked = labels == 1
     if scores.shape != clicked.shape:
         raise LorarecError(f"scores of {len(scores)} events do not fit {len(clicked)} labels")
     if len(scores) == 0:
         raise LorarecError("no events: a metric needs at least one")
+    other = ~clicked & (labels != 0)
+    if other.any():
+        event = int(other.argmax())
+        raise LorarecError(f"event {event}: the label {labels[event]} is neither 0 nor 1")
     if np.isnan(scores).any():
         raise LorarecError(f"event {int(np.isnan(scores).argmax())}: a score is NaN")
     return scores, clicked

@@ -15,7 +15,7 @@ from lorarec.personal.scoring import user_scores
 from lorarec.personal.tuning import MAX_NORM, add_gradient
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.recommenders import EarlyStopping
-from lorarec.scoring import score_batch, training_mode
+from lorarec.scoring import NOT_FINITE, score_batch, training_mode
 from lorarec.training import TrackedRun, listwise
 
 #: Smallest weight of a constant mixture that is tried; a softmax has no gradient at the corners of the simplex.
@@ -132,6 +132,8 @@ def _best_constant(
         token_budget,
     )
     losses = [float(cases.loss(of_point, range(len(cases)))) / len(cases) for of_point in scores]
+    if not np.isfinite(losses).all():
+        raise LorarecError(f"the loss of a constant mixture is NaN or infinite: {NOT_FINITE}")
     tried = [{"weights": point, "loss": loss} for point, loss in zip(points.tolist(), losses, strict=True)]
     return points[int(np.argmin(losses))], tried
 

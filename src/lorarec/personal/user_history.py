@@ -1,5 +1,6 @@
 """Representations of users from their present histories, which may be longer than those in training."""
 
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -77,12 +78,18 @@ class RatedHistories:
         return latest_means(own)[1][0]
 
     def _ratings(self, history: UserHistory) -> np.ndarray:
-        """Return the ratings of the items of a history, (items,) float32."""
+        """Return the ratings of the items of a history, (items,) float32.
+
+        A user may have rated an item several times in the same second; these ratings are taken in their order.
+        """
         log = self._ctr_model.encoder.log
         begin, end = (self._rated[USER].search_sorted(history.user, side) for side in ("left", "right"))
         rows = self._rated[begin:end].filter(pl.col(RATING).is_between(0, log.stars))
-        given = {(item, time): rating for item, time, rating in rows.select(ITEM, TIME, RATING).iter_rows()}
-        ratings = [given.get(event, log.positive_from) for event in zip(history.items, history.times, strict=True)]
+        given: dict[tuple[str, int], deque[float]] = defaultdict(deque)
+        for item, time, rating in rows.select(ITEM, TIME, RATING).iter_rows():
+            given[item, time].append(rating)
+        events = zip(history.items, history.times, strict=True)
+        ratings = [given[event].popleft() if given[event] else log.positive_from for event in events]
         return np.array(ratings, np.float32)
 
 

@@ -17,7 +17,7 @@ from lorarec.ranking.proposal_scores import ProposalScores, default_index, score
 from lorarec.ranking.ranker import Ranker
 from lorarec.ranking.recommendation import ranker_evidence
 from lorarec.retrieval import Index
-from lorarec.scoring import posterior, score
+from lorarec.scoring import posterior, require_finite, score
 
 #: The number of items of the history that the prompt for a reason marks as the strongest.
 STRONGEST = 3
@@ -227,7 +227,7 @@ def _score(
         return score_proposals(ranker, cases, dataset.titles, None)
     examples = ranker.examples(cases, dataset.titles, evidence)
     budget = rows * max(example.length for example in examples)
-    scores = score(ranker.backbone.model, examples, ranker.builder, budget)
+    scores = require_finite(score(ranker.backbone.model, examples, ranker.builder, budget))
     return [ProposalScores.of_ranker(ranker.readout, each) for each in scores]
 
 

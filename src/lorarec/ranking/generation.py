@@ -9,7 +9,7 @@ import torch
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import PromptReader
+from lorarec.scoring import NOT_FINITE, PromptReader
 
 
 class TitleList:
@@ -20,7 +20,8 @@ class TitleList:
         example: A prompt of the builder, with the candidates as branches.
         count: The number of titles to generate.
         constrained: Whether only candidates that are not listed yet can be generated.
-        max_title_tokens: The length at which an unconstrained title without an end is truncated.
+        max_title_tokens: The length at which an unconstrained title without an end is truncated, at least that of the
+            longest candidate.
 
     Attributes:
         ids: The token ids of the prompt and of the list so far.
@@ -49,7 +50,7 @@ class TitleList:
         self.stop = {*(branch[-1] for branch in example.branches), builder.tokenizer.eos_token_id}
         self._count = min(count, len(example.branches))
         self._constrained = constrained
-        self._max_title_tokens = max_title_tokens
+        self._max_title_tokens = max(max_title_tokens, *map(len, example.branches))
         self._open = dict(enumerate(example.branches))
         self._title: list[int] = []
         # Every line of the list begins with the same tokens before the title as the last line of the prompt.
@@ -119,7 +120,7 @@ def generate_titles(
         For each title of the list the index of the candidate with the same tokens, or None.
 
     Raises:
-        LorarecError: The builder's readout is not `likelihood`.
+        LorarecError: The builder's readout is not `likelihood`, or a logit is NaN.
     """
     titles = TitleList(builder, example, count, constrained, max_title_tokens)
     reader = PromptReader(backbone.model, [titles.ids])
@@ -132,6 +133,8 @@ def generate_titles(
 
 
 def _best(logits: torch.Tensor, allowed: list[int] | None) -> int:
+    if logits.isnan().any():
+        raise LorarecError(f"a logit of the next token is NaN: {NOT_FINITE}")
     if allowed is None:
         return int(logits.argmax())
     return allowed[int(logits[allowed].argmax())]

@@ -17,7 +17,7 @@ from lorarec.lora import Adapter, AdapterLike, merge, prompt_config, read_adapte
 from lorarec.prompts import Example, TemplateText, case_examples
 from lorarec.ranking.engine import Engine
 from lorarec.ranking.generation import generate_titles
-from lorarec.scoring import posterior, score
+from lorarec.scoring import posterior, require_finite, score
 
 
 @dataclass(frozen=True)
@@ -248,10 +248,14 @@ class Ranker:
         return [self._adapter] * len(examples)
 
     def score_examples(self, examples: Sequence[Example], progress: bool = False) -> list[np.ndarray]:
-        """Score prompts that `examples` built; the result is that of `score_prompts`."""
+        """Score prompts that `examples` built; the result is that of `score_prompts`.
+
+        Raises:
+            LorarecError: A score is NaN or infinite, or the engine refuses the prompts.
+        """
         if self.engine is not None:
             return self.engine.score(examples, self.builder, self._adapters(examples), progress)
-        return score(self.backbone.model, examples, self.builder, self.token_budget, progress)
+        return require_finite(score(self.backbone.model, examples, self.builder, self.token_budget, progress))
 
     def close(self) -> None:
         """Restore the backbone's own weights."""

@@ -7,8 +7,10 @@ from .batches import tokens_per_pass as tokens_per_pass
 from .batches import training_mode as training_mode
 from .cached_prompts import CachedPrompt as CachedPrompt
 from .head import logits as logits
+from .one_pass import NOT_FINITE as NOT_FINITE
 from .one_pass import branch_scores as branch_scores
 from .one_pass import posterior as posterior
+from .one_pass import require_finite as require_finite
 from .one_pass import score as score
 from .one_pass import score_and_cache as score_and_cache
 from .one_pass import score_batch as score_batch

@@ -16,6 +16,9 @@ from lorarec.scoring.readout import read_scores
 from lorarec.scoring.state import SequenceState, continues_from_state, rows_of
 from lorarec.scoring.tree import PROMPT, pack, tree_pass
 
+#: What to do about scores that are NaN or infinite, for messages.
+NOT_FINITE = "load the model in float32 or bfloat16, or train the adapter with a lower learning_rate"
+
 
 def score_batch(
     model: Any, examples: Sequence[Example], builder: PromptBuilder, token_budget: int = TOKEN_BUDGET
@@ -289,6 +292,17 @@ def scores_to_numpy(scores: Sequence[torch.Tensor]) -> list[np.ndarray]:
     """
     together = torch.cat(list(scores)).float().cpu().numpy()
     return np.split(together, np.cumsum([len(each) for each in scores])[:-1])
+
+
+def require_finite(scores: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the scores (candidates,) of each example if all are finite: there is no order by NaN.
+
+    Raises:
+        LorarecError: A score is NaN or infinite, as in float16 beyond 65,504.
+    """
+    if not all(np.isfinite(each).all() for each in scores):
+        raise LorarecError(f"a score is NaN or infinite: {NOT_FINITE}")
+    return scores
 
 
 def _score_chunked(model: Any, example: Example, readout: str, yes_no: tuple[int, int], budget: int) -> torch.Tensor:

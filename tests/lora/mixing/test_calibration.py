@@ -8,6 +8,7 @@ from lorarec.errors import LorarecError
 from lorarec.lora import AdapterBank, MixingExamples, inject
 from lorarec.lora.calibration import HIGHEST, LOWEST, Calibration, fit_temperature, fit_temperatures
 from lorarec.scoring import score_batch
+from tests.factories import random_adapter
 
 
 def log_loss(scores, targets, temperature):
@@ -74,6 +75,16 @@ def test_labels_are_needed(tiny_backbone, adapters, builder, make_prompts):
             fit_temperatures(mixed, 2, MixingExamples(builder, make_prompts(builder)), 8192)
         with pytest.raises(LorarecError, match="no validation cases"):
             fit_temperatures(mixed, 2, MixingExamples(builder, [], []), 8192)
+
+
+def test_scores_that_are_no_numbers_have_no_temperature(tiny_backbone, builder, make_prompts):
+    bank = AdapterBank.stack([random_adapter(tiny_backbone, 1), random_adapter(tiny_backbone, 2, std=1e25)])
+    labelled = MixingExamples(builder, make_prompts(builder, 2), [0, 0])
+    with (
+        inject(tiny_backbone.model, bank, "deltas") as mixed,
+        pytest.raises(LorarecError, match="a score is NaN or infinite: load the model in float32"),
+    ):
+        fit_temperatures(mixed, 2, labelled, None)
 
 
 def test_scores_are_divided_by_the_weighted_mean_of_the_temperatures(tiny_backbone, adapters):

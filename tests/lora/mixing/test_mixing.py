@@ -7,7 +7,17 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from lorarec.errors import LorarecError
-from lorarec.lora import AdapterBank, MixingConfig, MixingExamples, MixingPrompts, inject, merge, mix, read_adapter
+from lorarec.lora import (
+    AdapterBank,
+    MixingConfig,
+    MixingExamples,
+    MixingPrompts,
+    grid_search,
+    inject,
+    merge,
+    mix,
+    read_adapter,
+)
 from lorarec.lora.prompt_record import prompt_config
 from lorarec.lora.pruning import prune_and_merge
 from lorarec.scoring import score_batch
@@ -133,6 +143,14 @@ def test_grid_takes_the_best_point_and_breaks_ties_toward_uniform(
     one = [type(certain[0])(certain[0].prompt, certain[0].branches[:1])]
     tie = mix(tiny_backbone, adapters, out=tmp_path / "tie", method="grid", examples=MixingExamples(builder, one, [0]))
     assert tie.weights == pytest.approx([0.5, 0.5])
+
+
+def test_rounding_does_not_break_ties_of_the_grid(monkeypatch, builder):
+    """Means of the same values in another order differ by rounding: 0.1 + 0.2 > 0.3."""
+    ndcg = [0.1 + 0.2, *[0.3] * 10]
+    monkeypatch.setattr(grid_search, "ndcg_at_weights", lambda *_: [{"ndcg@10": value} for value in ndcg])
+    weights, trace = grid_search.grid_weights(None, 2, MixingExamples(builder, [], []), None)
+    assert weights.tolist() == [0.5, 0.5] == trace.steps[trace.counts["chosen"]].weights
 
 
 def test_grid_metrics_are_those_of_the_merged_mixture(tiny_backbone, adapters, builder, arguments, tmp_path):

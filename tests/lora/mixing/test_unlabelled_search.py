@@ -11,6 +11,7 @@ from lorarec.lora.simplex import simplex_grid
 from lorarec.lora.unlabelled_search import unlabelled_weights
 from lorarec.lora.weight_search import score_at_weights
 from lorarec.prompts import Example
+from tests.factories import random_adapter
 
 
 @pytest.fixture
@@ -59,6 +60,20 @@ def test_agreement_of_a_pair_lies_between_the_adapters(tiny_backbone, make_adapt
     # Either adapter alone is as far from the other.
     assert curve[1, 0] == pytest.approx(curve[0, 1], rel=1e-3)
     assert 0 < weights[1].item() < 1
+
+
+@pytest.mark.parametrize("scope", ["model", "layer"])
+@pytest.mark.parametrize("method", [Entropy, Agreement])
+def test_an_objective_that_is_no_number_is_refused(method, scope, tiny_backbone, builder, make_prompts):
+    """The first adapter alone has finite scores; those of the other overflow."""
+    bank = AdapterBank.stack([random_adapter(tiny_backbone, 1), random_adapter(tiny_backbone, 2, std=1e25)])
+    with inject(tiny_backbone.model, bank, "deltas") as mixed:
+        prompts = make_prompts(builder)
+        objective = method("candidates", builder) if method is Entropy else method(builder)
+        if method is Agreement:
+            prompts = objective.reference(mixed, 2, prompts, None)
+        with pytest.raises(LorarecError, match=f"the {method.metric} of a mixture is nan: load the model in float32"):
+            unlabelled_weights(mixed, 2, prompts, objective, scope)
 
 
 @pytest.mark.parametrize(
