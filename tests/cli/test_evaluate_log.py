@@ -96,6 +96,8 @@ def test_events_of_a_file_and_of_the_database_give_the_same_report(log: Path, tm
         (["--log", "log", "--db", "none.db"], "none.db does not exist: give the one of the service"),
         (["--log", "log", "--events", "none"], "none is missing: give a Parquet file"),
         (["--log", "log", "--events", "b", "--window", "0"], "--window must be positive"),
+        (["--log", "log", "--events", "b", "--window", "inf"], "--window must be a finite number"),
+        (["--log", "log", "--events", "b", "--window", "1e10"], "--window must be at most 3155760000 seconds"),
         (["--log", "log", "--events", "b", "--out", "log"], "log exists already"),
     ],
 )

@@ -326,6 +326,7 @@ def test_the_key_of_the_environment_is_sent(
     [
         ({"engine_url": "gpu-1:8000"}, "option engine_url must begin with http:// or https://, got 'gpu-1:8000'"),
         ({"engine_timeout": 0}, "option engine_timeout must be positive"),
+        ({"engine_timeout": 1e12}, "option engine_timeout must be at most 86400 seconds"),
         ({"engine_concurrency": 0}, "option engine_concurrency must be at least 1"),
         ({"engine_retries": -1}, "option engine_retries must not be negative"),
     ],

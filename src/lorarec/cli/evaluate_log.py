@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from lorarec.errors import LorarecError
+from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import FolderKind, refuse_existing
 from lorarec.options import convert_options, document_options, option
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lorarec.metrics import Correction
 
 ANSWERS = "Answers of a service"
+#: Largest window in seconds, 100 years: times have a limit.
+MAX_WINDOW = 36_525 * 86_400
 
 
 @document_options
@@ -48,8 +50,9 @@ class LogConfig:
             raise LorarecError(f"option {others[0]} is for logged answers: give option log")
         if self.log is not None and (self.db is None) == (self.events is None):
             raise LorarecError("the events of the users come from one place: give either option db or option events")
-        if not self.window > 0:
-            raise LorarecError(f"option window must be positive, got {self.window}")
+        refuse_out_of_range(self, positive=("window",))
+        if self.window > MAX_WINDOW:
+            raise LorarecError(f"option window must be at most {MAX_WINDOW} seconds, got {self.window}")
 
 
 def evaluate_log(

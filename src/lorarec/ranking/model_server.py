@@ -19,6 +19,8 @@ from lorarec.options import convert_options, document_options, option
 API_KEY = "LORAREC_ENGINE_API_KEY"
 #: Seconds before the first retry; each further one waits twice as long.
 FIRST_WAIT = 0.5
+#: Largest timeout in seconds, a day: sockets have a limit.
+MAX_TIMEOUT = 86_400
 SERVER = "Model server"
 
 _T = TypeVar("_T")
@@ -51,6 +53,10 @@ class ServerConfig:
     def __post_init__(self) -> None:
         convert_options(self)
         refuse_out_of_range(self, ("engine_concurrency",), ("engine_retries",), ("engine_timeout",))
+        if self.engine_timeout > MAX_TIMEOUT:
+            raise LorarecError(
+                f"option engine_timeout must be at most {MAX_TIMEOUT} seconds, got {self.engine_timeout}"
+            )
         if self.engine_url is not None and not self.engine_url.startswith(("http://", "https://")):
             raise LorarecError(f"option engine_url must begin with http:// or https://, got {self.engine_url!r}")
 
