@@ -34,7 +34,10 @@ def _ranks(recipe: Recipe, out: Path) -> pl.DataFrame:
 def test_tasks_rank_as_one_process_does_and_one_that_fails_takes_no_other_along(
     write_recipe: Callable[..., Path], dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows: dict[str, Any] = {"bpr-mf": {"options": QUICK}, "broken": {"system": "sasrec", "options": {"epochs": 1, "learning_rate": 1e30}}}
+    rows: dict[str, Any] = {
+        "bpr-mf": {"options": QUICK},
+        "broken": {"system": "sasrec", "options": {"epochs": 1, "learning_rate": 1e30}},
+    }
     # Paths of a recipe are relative to where the command is started, also in a task.
     monkeypatch.chdir(dataset_folder.parent)
     path = write_recipe(dataset=dataset_folder.name, rows=rows)
