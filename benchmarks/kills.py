@@ -2,13 +2,15 @@
 
     python benchmarks/kills.py --out /tmp/kills              # 20 kills of each verb in each way
     python benchmarks/kills.py --out /tmp/kills --quick      # a few kills of the quick verbs, as tests/test_kills.py
+    python benchmarks/kills.py --out /tmp/kills --signal INT # Ctrl+C in place of kills; TERM for SIGTERM
 
 This process imports the library once and forks a child for every run, so that a run begins at once; what is imported
 is frozen, so that the child's garbage collector does not copy it all. Half of the kills
 are at a random moment of the run's time, half before a random one of its calls to the file system, where most of what
 can go wrong is. After each kill the output must be what it was before, or be whole; then the same command (with
 --resume, where the verb has it and there is something to resume) must give what an uninterrupted run gives, and leave
-no temporary file. Where a verb fills a folder step by step (recommend, experiment), only the second is asked.
+no temporary file. After Ctrl+C and SIGTERM none may be left even before that. Where a verb fills a folder step by step
+(recommend, experiment), only the second is asked.
 """
 
 import argparse
@@ -111,6 +113,9 @@ VERBS = {
     "mix grid": Verb("mix general specific --method grid --dataset shop --cases 4 --out OUT"),
     "evaluate": Verb("evaluate shop --adapter general --setting warm --limit 4 --out OUT"),
     "evaluate-clicks": Verb("evaluate-clicks personal --out OUT"),
+    "fuse": Verb("fuse shop --recommender ease --recommender tf-idf --set ease.penalty=1 --out OUT"),
+    "export": Verb("export general --merged OUT", other="--dtype bfloat16"),
+    "update": Verb("update shop --events events.csv --out OUT", other="--keep-untitled", quick=True),
     "index": Verb("index shop --epochs 1 --hidden-size 8 --out OUT", quick=True),
     "recommend": Verb(
         "recommend shop --all --adapter general --index index --part-size 8 --pool 5 --top 5 --out OUT",
@@ -127,13 +132,18 @@ VERBS = {
 
 
 def forked(
-    folder: Path, words: Sequence[str], stop: Callable[[int], object] | None = None, at: int = 0
+    folder: Path,
+    words: Sequence[str],
+    stop: Callable[[int], object] | None = None,
+    at: int = 0,
+    number: signal.Signals = signal.SIGKILL,
 ) -> tuple[int, int]:
     """Run a command line in a child process; its exit code, and its calls to the file system.
 
     Args:
         stop: is given the child's process id and returns when it likes; the child may be dead then.
-        at: kill before so many calls to the file system; 0 for never.
+        at: send the signal before so many calls to the file system; 0 for never.
+        number: the signal.
     """
     counted = folder / "events"
     child = os.fork()
@@ -149,7 +159,7 @@ def forked(
             if event in WRITES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
                 count += 1
                 if count == at:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    os.kill(os.getpid(), number)
 
         sys.addaudithook(hook)
         sys.argv = ["lorarec", *words]
@@ -199,7 +209,8 @@ def leftovers(folder: Path) -> list[str]:
 class Trial:
     """One verb in one way."""
 
-    def __init__(self, name: str, base: Path, work: Path, overwrite: bool) -> None:
+    def __init__(self, name: str, base: Path, work: Path, overwrite: bool, number: signal.Signals) -> None:
+        self.number = number
         self.verb, self.name = VERBS[name], name
         self.base, self.work, self.overwrite = base, work, overwrite
         words = [self.verb.out if word == "OUT" else word for word in self.verb.words.split()]
@@ -233,18 +244,23 @@ class Trial:
         folder, verb = self._fresh(), self.verb
         out = folder / verb.out
         if by_event:
-            code, _ = forked(folder, self.words, at=rng.randint(1, self.events))
+            code, _ = forked(folder, self.words, at=rng.randint(1, self.events), number=self.number)
         else:
             wait = rng.uniform(0, self.seconds)
 
             def stop(child: int) -> None:
                 time.sleep(wait)
-                os.kill(child, signal.SIGKILL)
+                os.kill(child, self.number)
 
             code, _ = forked(folder, self.words, stop)
+        stopped = code < 0 or code == 130
+        if self.number != signal.SIGKILL and (left := leftovers(folder)):
+            return stopped, f"left {left} at once"
+        if code not in (0, 130, -self.number):
+            return stopped, f"ended with {code}: {(folder / 'log.txt').read_text()[-600:]}"
         found = snapshot(out, verb.ignored) if not verb.in_steps or self.overwrite else None
         if found not in (self.old, self.wanted, None if not self.overwrite else self.old):
-            return code < 0, f"half-written: {found} is neither {self.old} nor {self.wanted}"
+            return stopped, f"half-written: {found} is neither {self.old} nor {self.wanted}"
         again = list(self.words)
         if (
             verb.resumes
@@ -258,12 +274,12 @@ class Trial:
         code_again, _ = forked(folder, again)
         refused = code_again == 2 and "exists already" in log.read_text().replace("\n", " ")
         if code_again and not (refused and found == self.wanted):
-            return code < 0, f"the rerun ended with {code_again}: {log.read_text()[-600:]}"
+            return stopped, f"the rerun ended with {code_again}: {log.read_text()[-600:]}"
         if snapshot(out, verb.ignored) != self.wanted:
-            return code < 0, f"the rerun gave {snapshot(out, verb.ignored)}, not {self.wanted}"
+            return stopped, f"the rerun gave {snapshot(out, verb.ignored)}, not {self.wanted}"
         if not refused and (left := leftovers(folder)):
-            return code < 0, f"left {left}"
-        return code < 0, None
+            return stopped, f"left {left}"
+        return stopped, None
 
 
 def load() -> None:
@@ -314,6 +330,8 @@ def prepare(base: Path, names: Sequence[str]) -> None:
     )
     shutil.make_archive(str(base / "ml"), "zip", folder)
     (base / "recipe.yaml").write_text(RECIPE)
+    new = [f"u{u:02},i{u % 20:02},5,{10**9 + 86400 * 20 + u}\n" for u in range(6)]
+    (base / "events.csv").write_text("user_id,item_id,rating,timestamp\n" + "".join(new))
     read = {word for name in names for word in VERBS[name].words.split()[1:]}
     for line in (
         f"data import table log.csv {CATALOGUE} --out shop",
@@ -331,6 +349,7 @@ def main() -> None:
     parser.add_argument("--verbs", help="some of the verbs, with commas between them")
     parser.add_argument("--quick", action="store_true", help="the quick verbs alone, three kills each")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", default="KILL", choices=["KILL", "INT", "TERM"])
     given = parser.parse_args()
     names = (
         given.verbs.split(",")
@@ -348,7 +367,7 @@ def main() -> None:
         for overwrite in [False, True] if VERBS[name].overwrites else [False]:
             work = given.out / f"{name}-{overwrite}".replace(" ", "-")
             trial, rng = (
-                Trial(name, given.out / "base", work, overwrite),
+                Trial(name, given.out / "base", work, overwrite, signal.Signals[f"SIG{given.signal}"]),
                 random.Random(f"{given.seed} {name} {overwrite}"),
             )
             kills = 3 if given.quick else given.kills

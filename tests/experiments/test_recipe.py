@@ -90,6 +90,14 @@ def test_tables_are_named_by_setting_and_share() -> None:
     assert table_name("new-item", 0.1) == "new-item 10%"
 
 
+def test_rows_that_need_no_other_domain_take_none(write_recipe: Callable[..., Path]) -> None:
+    rows = {
+        "mixture-equal": {"options": {"partner": "random"}},
+        "unisrec": {"tune": {"text_encoder": ["lsa"], "pretrain_epochs": [0]}},
+    }
+    assert read_experiment(write_recipe(rows=rows, backbone="embedded")).general == []
+
+
 def _row(**keys: Any) -> dict[str, Any]:
     return {"rows": {"mine": {"system": "bpr-mf", **keys}}}
 
@@ -131,6 +139,26 @@ def _row(**keys: Any) -> dict[str, Any]:
         ({"correction": "none"}, "key correction: must be one of holm, benjamini-hochberg, got 'none'"),
         ({"dtype": "int8"}, "key dtype: must be one of auto, float32, bfloat16, float16, got 'int8'"),
         ({"paper": {"nobody": {}}}, "key paper: unknown 'nobody'"),
+        (
+            {"rows": {"zero-shot": {}, "ease": {}}},
+            "key backbone: it is missing, and row zero-shot needs a language model",
+        ),
+        (
+            {"rows": {"mine": {"system": "fusion"}, "text-similarity": {"options": {"text_encoder": None}}}},
+            "key backbone: it is missing, and rows mine, text-similarity need a language model",
+        ),
+        (
+            {"rows": {"unisrec": {"options": {"text_encoder": "lsa"}}, "ease": {}}},
+            "key general: it is missing, and row unisrec needs general domains",
+        ),
+        (
+            {"rows": {"mixture-equal": {"tune": {"partner": ["random", "hybrid"]}}}, "backbone": "embedded"},
+            "key general: it is missing, and row mixture-equal needs general domains",
+        ),
+        (
+            {"rows": {"general": {"options": {"domains": 3}}}, "backbone": "embedded", "general": ["a", "b"]},
+            "key rows.general: option domains is 3, but general names 2",
+        ),
         ({"paper": {"bpr-mf": {"cold": {}}}}, "key paper.bpr-mf: unknown 'cold'"),
         ({"paper": {"bpr-mf": {"warm": {"ndcg": 1}}}}, "key paper.bpr-mf.warm: unknown 'ndcg'"),
         (

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 import torch
 from rich.console import Console
@@ -59,7 +60,7 @@ def _table(recipe: Recipe, out: Path) -> ExperimentTable:
 
 def test_rows_that_draw_nothing_are_done_once(write_recipe: Callable[..., Path]) -> None:
     rows = {"plain": {"system": "zero-shot"}, "bpr-mf": {}}
-    recipe = read_experiment(write_recipe(rows=rows, seeds=[3, 1], few_shot=[0.5]))
+    recipe = read_experiment(write_recipe(rows=rows, seeds=[3, 1], few_shot=[0.5], backbone="embedded"))
     assert row_jobs(recipe) == [Job("plain", 3, 0.5), Job("bpr-mf", 3, 0.5), Job("bpr-mf", 1, 0.5)]
 
 
@@ -121,6 +122,33 @@ def test_a_killed_run_is_resumed_and_a_row_that_fails_does_not_stop_others(
     assert read_experiment(out / "recipe.yaml") == read_experiment(path)
     with pytest.raises(LorarecError, match=r"out holds another experiment: users was 30 and is now 20"):
         run_experiment(replace(read_experiment(path), users=20), out)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_an_interrupted_run_ends_its_processes_and_says_how_to_go_on(
+    write_recipe: Callable[..., Path], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs, children too
+    slow = {"system": "bpr-mf", "options": QUICK | {"epochs": 10**6, "patience": 10**6}}
+    path, out = write_recipe(rows={"ease": {}, "slow": slow, "never": slow}), tmp_path / "out"
+    environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1])}
+    words = [sys.executable, "-m", "lorarec", "experiment", str(path), "--out", str(out)]
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while not Job("ease", 1).record(out).exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        while not (
+            rows := [each for each in psutil.Process(process.pid).children() if "spawn_main" in str(each.cmdline())]
+        ):
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert errors.splitlines()[-1] == "interrupted: the same command continues, and keeps what is finished"
+    assert "failed" not in errors
+    assert "Traceback" not in errors
+    assert not any(row.is_running() for row in rows)
+    assert not list(out.rglob(".*"))
 
 
 def test_the_sample_recipe_fills_a_table_with_every_system(tmp_path: Path) -> None:

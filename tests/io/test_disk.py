@@ -21,7 +21,9 @@ from lorarec.data.sample import load_sample
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import new_file, new_folder, write_json, write_text
 from lorarec.io.disk import disk_errors, disk_reason
-from lorarec.lora import AdapterRecord, mix, read_adapter, save_adapter
+from lorarec.lora import AdapterRecord, mix, read_adapter, save_adapter, save_merged
+from lorarec.ranking import fuse
+from lorarec.recommenders import new_recommender
 from lorarec.retrieval import Index
 from lorarec.training import TrainingConfig, train
 
@@ -104,6 +106,13 @@ def test_adapters_on_a_full_disk(
     config = TrainingConfig(r=64, samples=8, epochs=1, batch_size=4, eval_users=4, eval_steps=1)
     pairs = [(shop_of_many, leave_one_out(shop_of_many, seed=0))]
     _refused(full, lambda path: train(tiny_backbone, pairs, path, config))
+    _refused(full, lambda path: save_merged(tiny_backbone, pair[0], path))
+
+
+def test_a_fusion_on_a_full_disk(full: Path, shop_of_many: Dataset) -> None:
+    split = leave_one_out(shop_of_many, seed=0)
+    recommenders = {"ease": new_recommender("ease"), "popularity": new_recommender("popularity")}
+    _refused(full, lambda path: fuse(shop_of_many, {}, recommenders, path, split=split))
 
 
 def test_files_that_may_not_grow(tmp_path: Path) -> None:

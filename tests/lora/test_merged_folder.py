@@ -1,6 +1,7 @@
 """Merged models: what plain Transformers loads gives the logits of the adapter by PEFT."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from typer.testing import CliRunner
 from lorarec.backbone import Backbone
 from lorarec.cli.entry import app
 from lorarec.errors import LorarecError
-from lorarec.lora import MixedLinear, save_merged
+from lorarec.lora import AdapterRecord, MixedLinear, read_adapter, save_merged
+from lorarec.prompts import PromptConfig, TemplateText
 from tests.factories import make_backbone, save_backbone, write_gguf, write_peft_adapter
 
 IDS = torch.arange(1, 60)[None]
@@ -61,6 +63,14 @@ def test_export_of_a_gguf_backbone(tokenizer: PreTrainedTokenizerFast, tmp_path:
     again = CliRunner().invoke(app, words)
     assert "exists already: choose another folder or pass --overwrite" in str(again.exception)
     assert CliRunner().invoke(app, [*words, "--overwrite"]).exit_code == 0
+
+
+def test_the_record_has_the_prompts_of_the_adapter(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    folder = write_peft_adapter(tiny_backbone.model, tmp_path / "adapter", seed=1)
+    prompt = PromptConfig(readout="likelihood", template=TemplateText("mine", "{{ title }}"), max_history=3)
+    save_merged(tiny_backbone, replace(read_adapter(folder), record=AdapterRecord(prompt)), tmp_path / "merged")
+    recorded = json.loads((tmp_path / "merged" / "merged.json").read_text())["prompt"]
+    assert PromptConfig(**recorded | {"template": TemplateText(**recorded["template"])}) == prompt
 
 
 def test_an_update_that_bfloat16_would_lose_is_refused(tiny_backbone: Backbone, tmp_path: Path) -> None:

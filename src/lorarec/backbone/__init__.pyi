@@ -17,3 +17,4 @@ from .load import load_tokenizer as load_tokenizer
 from .load import source_of as source_of
 from .load import weights_dtype as weights_dtype
 from .sentence_encoder import SentenceEncoder as SentenceEncoder
+from .sentence_encoder import require_sentence_transformers as require_sentence_transformers

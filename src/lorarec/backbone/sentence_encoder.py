@@ -1,6 +1,7 @@
 """Sentence encoders: embeddings of texts by a sentence-transformers model."""
 
 import hashlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,10 +75,9 @@ class SentenceEncoder:
             LorarecError: sentence-transformers is not installed, the model cannot be loaded, or the embedding of a text
                 is not a finite vector of length 1.
         """
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError:
-            raise LorarecError("option text_encoder needs sentence-transformers: pip install 'lorarec[text]'") from None
+        require_sentence_transformers()
+        from sentence_transformers import SentenceTransformer
+
         device = default_device()
         arguments = {"dtype": weights_dtype("auto", device, self.id), "use_safetensors": True}
         try:
@@ -100,6 +100,16 @@ class SentenceEncoder:
                 "title that the encoder can read"
             )
         return vectors
+
+
+def require_sentence_transformers() -> None:
+    """Check that sentence-transformers is installed, without the seconds that it takes to load.
+
+    Raises:
+        LorarecError: It is not.
+    """
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise LorarecError("option text_encoder needs sentence-transformers: pip install 'lorarec[text]'")
 
 
 def _folder(name: str) -> Path:

@@ -18,7 +18,7 @@ from typer.main import get_group
 
 from lorarec import LorarecError, __version__
 from lorarec.cli.messages import Verb
-from lorarec.io import disk_reason
+from lorarec.io import Terminated, disk_reason, end_by_sigterm, raising_on_sigterm
 
 # verb -> (module in lorarec.cli, name in it, line of `lorarec --help`), by panel of the help page. The modules
 # are imported when their verb is called: the libraries behind most of them take seconds to load.
@@ -149,7 +149,10 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 
 def main() -> None:
-    """Run the command line: exit code 2 with one line on bad input, 130 when interrupted, 1 when a pipe breaks."""
+    """Run the command line: exit code 2 with one line on bad input, 130 when interrupted, 1 when a pipe breaks.
+
+    SIGTERM ends it as Ctrl+C does, but by the signal (143 in a shell).
+    """
     codecs.register_error("lorarec.escaped", _escaped)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -159,7 +162,10 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     try:
-        app()
+        with raising_on_sigterm():
+            app()
+    except Terminated:
+        end_by_sigterm()
     except LorarecError as error:
         sys.exit(_print_error(str(error)))
     except Exception as error:

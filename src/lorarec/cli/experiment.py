@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from lorarec.cli.config_options import Only, config_options
-from lorarec.cli.options import RUNTIME, Address, AsJson, ExecutorName, ray_imports
+from lorarec.cli.options import AGAIN, RUNTIME, Address, AsJson, ExecutorName, continued_by, ray_imports
 from lorarec.errors import LorarecError
 from lorarec.experiments import read_table_kind
 from lorarec.training import TrackingConfig
@@ -69,6 +69,7 @@ def experiment(
                 from lorarec.io import cluster
             stack.enter_context(cluster(address))
             pool = RayWorkers(workers)
+        stack.enter_context(continued_by(AGAIN))
         result = run_recipe(recipe, out, workers=pool, tracking=tracking, console=stderr, progress=workers == 1)
     if as_json:
         typer.echo(json.dumps(result.values, indent=2, ensure_ascii=False))

@@ -1,6 +1,8 @@
 """Options that several verbs share, and the checks and loading that belong to them."""
 
 import gc
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -11,7 +13,7 @@ import typer
 
 from lorarec.backbone import BackboneConfig
 from lorarec.errors import LorarecError
-from lorarec.io import HUB_PREFIX, HubId
+from lorarec.io import HUB_PREFIX, HubId, Terminated
 from lorarec.lora import adapter_folder
 from lorarec.ranking import ServerConfig
 
@@ -57,7 +59,21 @@ CorrectionOption = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, if there is one.")]
+#: Advice for `continued_by`.
+WITH_RESUME = "the same command with --resume continues from the last checkpoint"
+AGAIN = "the same command continues, and keeps what is finished"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@contextmanager
+def continued_by(advice: str) -> Iterator[None]:
+    """Say in one line on stderr how to go on if Ctrl+C or SIGTERM interrupts the block."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated):
+        if os.environ.get("RANK", "0") == "0":  # one of a launcher's processes
+            print(f"interrupted: {advice}", file=sys.stderr, flush=True)
+        raise
 
 
 def named_folders(texts: Sequence[str], kind: str) -> dict[str, Path]:

@@ -12,7 +12,16 @@ from rich.console import Console
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import Only, config_options
 from lorarec.cli.messages import Verb
-from lorarec.cli.options import AsJson, DatasetFolder, Overwrite, Resume, load_backbone, require_adapters
+from lorarec.cli.options import (
+    WITH_RESUME,
+    AsJson,
+    DatasetFolder,
+    Overwrite,
+    Resume,
+    continued_by,
+    load_backbone,
+    require_adapters,
+)
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, read_json, refuse_existing
@@ -76,19 +85,20 @@ def train(
     from lorarec.personal import describe_test_events, personalize, report_clicks
 
     reports: list[ClickEvaluation] = []
-    result = personalize(
-        load_backbone(backbone),
-        data,
-        out,
-        config,
-        ctr_model=ctr_model,
-        shared=shared or (),
-        tracking=tracking,
-        resume=resume,
-        overwrite=overwrite,
-        progress=True,
-        report=lambda made: reports.append(report_clicks(made)),
-    )
+    with continued_by(WITH_RESUME):
+        result = personalize(
+            load_backbone(backbone),
+            data,
+            out,
+            config,
+            ctr_model=ctr_model,
+            shared=shared or (),
+            tracking=tracking,
+            resume=resume,
+            overwrite=overwrite,
+            progress=True,
+            report=lambda made: reports.append(report_clicks(made)),
+        )
     (evaluation,) = reports
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **evaluation.as_dict(), "test": result.record["test"]}))

@@ -15,6 +15,7 @@ from lorarec.cli.config_options import config_options
 from lorarec.cli.item_lists import known_items
 from lorarec.cli.item_rules import read_rules
 from lorarec.cli.options import (
+    AGAIN,
     RUNTIME,
     AdapterFolder,
     Address,
@@ -24,6 +25,7 @@ from lorarec.cli.options import (
     IndexFolder,
     Overwrite,
     Pool,
+    continued_by,
     imports_of_large_libraries,
     is_given,
     ray_imports,
@@ -179,7 +181,7 @@ def recommend(
             "adapter": None if adapter is None else str(adapter),
             **({} if fusion is None else {"fusion": str(fusion)}),
         }
-        with _executor(job, data, executor, workers or 1, address) as running:
+        with continued_by(AGAIN), _executor(job, data, executor, workers or 1, address) as running:
             counts = recommend_to_folder(running, sorted(chosen), out, part_size, overwrite, names, progress=True)
         _report_files(out, counts, as_json)
         return

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
-from lorarec.cli.options import AsJson, Overwrite, Resume, load_backbone, require_adapters
+from lorarec.cli.options import WITH_RESUME, AsJson, Overwrite, Resume, continued_by, load_backbone, require_adapters
 from lorarec.data import Dataset, Split, few_shot, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, read_json, refuse_existing
@@ -103,18 +103,19 @@ def train(
 
     if "WORLD_SIZE" in os.environ:  # a launcher's processes each move their own copy to their own device
         backbone = replace(backbone, device="cpu")
-    train_adapter(
-        load_backbone(backbone),
-        pairs,
-        out,
-        config,
-        start_from=start_from,
-        build_index=lambda dataset, split: Index.build(dataset, histories=split.train),
-        tracking=tracking,
-        resume=resume,
-        overwrite=overwrite,
-        progress=True,
-    )
+    with continued_by(WITH_RESUME):
+        train_adapter(
+            load_backbone(backbone),
+            pairs,
+            out,
+            config,
+            start_from=start_from,
+            build_index=lambda dataset, split: Index.build(dataset, histories=split.train),
+            tracking=tracking,
+            resume=resume,
+            overwrite=overwrite,
+            progress=True,
+        )
     if os.environ.get("RANK", "0") == "0":
         _show(out, as_json)
 

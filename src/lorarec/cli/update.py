@@ -12,10 +12,12 @@ from rich.console import Console
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
 from lorarec.cli.options import (
+    WITH_RESUME,
     AsJson,
     DatasetFolder,
     Overwrite,
     Resume,
+    continued_by,
     load_backbone,
     refuse_given,
     require_fusion,
@@ -158,36 +160,37 @@ def update(
         present.group.check_update(model)
         if adapter is not None:
             names = _names_in_fusion(present, fusion, adapter)
-    grown = Dataset.load(out) if split is None else grown.save(out, overwrite, split)
-    if old_index is not None:
-        from lorarec.retrieval import update_index
+    with continued_by(WITH_RESUME):
+        grown = Dataset.load(out) if split is None else grown.save(out, overwrite, split)
+        if old_index is not None:
+            from lorarec.retrieval import update_index
 
-        made = update_index(old_index, grown, previous, epochs=epochs, progress=True)
-        made.save(outputs["index"].folder, overwrite)
-    if adapter is not None and "adapter" in unfinished:
-        from lorarec.retrieval import Index
-        from lorarec.training import update_adapter
+            made = update_index(old_index, grown, previous, epochs=epochs, progress=True)
+            made.save(outputs["index"].folder, overwrite)
+        if adapter is not None and "adapter" in unfinished:
+            from lorarec.retrieval import Index
+            from lorarec.training import update_adapter
 
-        assert model is not None
-        update_adapter(
-            model,
-            adapter,
-            grown,
-            previous,
-            outputs["adapter"].folder,
-            config,
-            build_index=lambda data, split: Index.build(data, histories=split.train),
-            resume=resume,
-            overwrite=overwrite,
-            progress=True,
-        )
-    if present is not None:
-        from lorarec.ranking import update_fusion
+            assert model is not None
+            update_adapter(
+                model,
+                adapter,
+                grown,
+                previous,
+                outputs["adapter"].folder,
+                config,
+                build_index=lambda data, split: Index.build(data, histories=split.train),
+                resume=resume,
+                overwrite=overwrite,
+                progress=True,
+            )
+        if present is not None:
+            from lorarec.ranking import update_fusion
 
-        updated = dict.fromkeys(names, outputs["adapter"].folder) if names else {}
-        update_fusion(present, grown, updated, backbone=model, epochs=epochs, progress=True).save(
-            outputs["fusion"].folder, overwrite
-        )
+            updated = dict.fromkeys(names, outputs["adapter"].folder) if names else {}
+            update_fusion(present, grown, updated, backbone=model, epochs=epochs, progress=True).save(
+                outputs["fusion"].folder, overwrite
+            )
     _show(grown, outputs, as_json)
 
 

@@ -9,7 +9,14 @@ from lorarec.experiments.mixtures import MIXTURES
 from lorarec.io import JsonObject
 from lorarec.options import document_options
 from lorarec.ranking import DEFAULT_RECOMMENDERS, Fusion, fit_fusion
-from lorarec.recommenders import CONVENTIONAL, FusionConfig, Recommender, ScorerRecommender, TrainingData
+from lorarec.recommenders import (
+    CONVENTIONAL,
+    FusionConfig,
+    Recommender,
+    Requirement,
+    ScorerRecommender,
+    TrainingData,
+)
 
 SYSTEMS: dict[str, type[Recommender[Any]]] = {**CONVENTIONAL, **LANGUAGE_MODELS, **MIXTURES}
 
@@ -54,6 +61,12 @@ class FusionRow(ScorerRecommender[FusionRowConfig]):
     scores_new_items = True
     fusion: Fusion
 
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        """See `Recommender.requirements`."""
+        needed: frozenset[Requirement] = frozenset({"validation"})
+        return needed.union(*(each.requirements for each in self.config.recommenders().values()))
+
     def fit(self, data: TrainingData) -> Self:
         """Fit the systems and the last stage.
 
@@ -63,6 +76,11 @@ class FusionRow(ScorerRecommender[FusionRowConfig]):
         config = FusionConfig(**{each.name: getattr(self.config, each.name) for each in fields(FusionConfig)})
         self.fusion = self.scorer = fit_fusion(self.config.recommenders(), data, config)
         return self
+
+
+def parts(recommender: Recommender[Any]) -> list[Recommender[Any]]:
+    """Return the unfitted systems that a fusion fuses; for any other recommender, itself alone."""
+    return [*recommender.config.recommenders().values()] if isinstance(recommender, FusionRow) else [recommender]
 
 
 def _new_system(name: str, options: JsonObject | None) -> Recommender[Any]:

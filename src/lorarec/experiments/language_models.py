@@ -7,7 +7,7 @@ rows with the same options share them: the first row that needs an adapter train
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from lorarec.backbone import Backbone
 from lorarec.data import EvidenceModel, EvidenceModelConfig
@@ -16,7 +16,7 @@ from lorarec.lora import read_adapter
 from lorarec.options import document_options, option
 from lorarec.prompts import PromptConfig, TemplateText
 from lorarec.ranking import AdapterRecommender, AdapterScorer
-from lorarec.recommenders import Recommender, ScorerRecommender, TrainingData, cached_dir, fixed
+from lorarec.recommenders import Recommender, Requirement, ScorerRecommender, TrainingData, cached_dir, fixed
 from lorarec.retrieval import INDEX_VERSION, Index
 from lorarec.training import TrainingConfig, train
 
@@ -38,6 +38,11 @@ class ZeroShot(ScorerRecommender[ZeroShotConfig]):
     uses_seed = False
     scores_catalogue = False
     scores_new_items = True
+
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        """See `Recommender.requirements`."""
+        return frozenset({"backbone"})
 
     def fit(self, data: TrainingData) -> Self:
         """Keep the backbone and the titles; nothing is learned.
@@ -65,7 +70,18 @@ _LATER_OPTIONS = ("hard_negatives", "evidence_model", "proximal")
 
 
 class AdapterRow(AdapterRecommender[Config]):
-    """Score with the backbone and an adapter, which `fit` trains."""
+    """Score with the backbone and an adapter, which `fit` trains.
+
+    Attributes:
+        learns_from_general: Whether the adapter learns from the general domains.
+    """
+
+    learns_from_general: ClassVar[bool] = False
+
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        """See `Recommender.requirements`."""
+        return frozenset({"backbone", "general"}) if self.learns_from_general else frozenset({"backbone"})
 
     def fit(self, data: TrainingData) -> Self:
         """Train the adapter unless it is in the cache.
@@ -104,6 +120,7 @@ class GeneralAdapter(AdapterRow[GeneralConfig]):
     """MoLoRec-G: one adapter for all general domains, not trained on the ranked domain."""
 
     config_class = GeneralConfig
+    learns_from_general = True
 
     def adapter_folder(self, data: TrainingData) -> Path:
         """See `AdapterRow.adapter_folder`.
@@ -165,6 +182,7 @@ class SecondRound(AdapterRow[AdapterConfig]):
     """The general adapter, fine-tuned on the ranked domain (MoLoRec, section 4.3.3)."""
 
     config_class = AdapterConfig
+    learns_from_general = True
 
     def adapter_folder(self, data: TrainingData) -> Path:
         """See `AdapterRow.adapter_folder`."""
@@ -178,6 +196,7 @@ class HybridAdapter(AdapterRow[AdapterConfig]):
     """
 
     config_class = AdapterConfig
+    learns_from_general = True
 
     def adapter_folder(self, data: TrainingData) -> Path:
         """See `AdapterRow.adapter_folder`."""

@@ -25,7 +25,7 @@ from lorarec.experiments.language_models import (
 from lorarec.lora import MixingConfig, MixingExamples, MixingPrompts, mix, sample_cases, write_random_adapter
 from lorarec.options import document_options, option
 from lorarec.ranking import AdapterScorer, TrainedAdapter
-from lorarec.recommenders import Recommender, TrainingData, cached_dir
+from lorarec.recommenders import Recommender, Requirement, TrainingData, cached_dir
 
 Partner = Literal["general", "hybrid", "random"]
 
@@ -47,6 +47,11 @@ MixtureOptions = TypeVar("MixtureOptions", bound=MixtureConfig)
 
 class Mixture(AdapterRow[MixtureOptions]):
     """Score with a mixture whose weights are chosen once."""
+
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        """See `Recommender.requirements`."""
+        return _needed_adapters(self.config)
 
     @property
     def mixture_weights(self) -> dict[str, float]:
@@ -82,6 +87,11 @@ class GridMixture(Mixture[GridMixtureConfig]):
 
     config_class = GridMixtureConfig
 
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        """See `Recommender.requirements`."""
+        return super().requirements | {"validation"}
+
     def adapter_folder(self, data: TrainingData) -> Path:
         """See `AdapterRow.adapter_folder`."""
         backbone, cases = require_backbone(data), self.config.cases
@@ -116,6 +126,12 @@ class UnlabelledMixture(Recommender[UnlabelledMixtureConfig]):
     about = ""
     mixture_weights: Mapping[str, float] = {}
     method: ClassVar[Literal["entropy", "agreement"]]
+
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        """See `Recommender.requirements`."""
+        needed = _needed_adapters(self.config)
+        return needed | {"validation"} if self.config.calibrate else needed
 
     def fit(self, data: TrainingData) -> Self:
         """Train both adapters unless they are in the cache.
@@ -190,6 +206,11 @@ def adapter_pair(data: TrainingData, config: AdapterConfig, partner: Partner = "
     if partner == "random":
         return [_draw_random(data, specific), specific]
     return [train_general(data, config) if partner == "general" else train_hybrid(data, config), specific]
+
+
+def _needed_adapters(config: MixtureConfig) -> frozenset[Requirement]:
+    """Return what the training of both adapters of a mixture needs."""
+    return frozenset({"backbone"}) if config.partner == "random" else frozenset({"backbone", "general"})
 
 
 def _draw_random(data: TrainingData, specific: Path) -> Path:

@@ -28,14 +28,17 @@ class RayWorkers:
 
     def __init__(self, count: int = 1) -> None:
         self.count = count
+        self._running: set[Any] = set()
         self.threads, gpus = share_each(count)
         # A process runs one task, because its peak memory is measured.
         self._task = ray.remote(num_cpus=self.threads, num_gpus=gpus, max_calls=1, max_retries=0)(_run)
 
     def run(self, function: Callable[..., None], *arguments: Any) -> str | None:
         """See `Workers`."""
+        task = self._task.remote(Path.cwd(), function, arguments)
+        self._running.add(task)
         try:
-            ray.get(self._task.remote(Path.cwd(), function, arguments))
+            ray.get(task)
         except RayTaskError as error:
             if isinstance(error.cause, LorarecError):
                 return str(error.cause)
@@ -44,7 +47,14 @@ class RayWorkers:
             return KILLED
         except RayError as error:
             return f"the Ray cluster failed ({str(error).splitlines()[0]}): run again to continue"
+        finally:
+            self._running.discard(task)
         return None
+
+    def stop(self) -> None:
+        """See `Workers`."""
+        for task in list(self._running):
+            ray.cancel(task, force=True)
 
 
 def _run(folder: Path, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:

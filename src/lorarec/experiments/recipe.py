@@ -1,8 +1,10 @@
 """Recipes of ranking tables: data, rows, seeds and published metrics."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from lorarec.data import NEW_ITEM, WARM
 from lorarec.errors import LorarecError
 from lorarec.evaluation import METRICS_OF, Candidates
 from lorarec.experiments.former_names import current_names
+from lorarec.experiments.fusion_row import parts
 from lorarec.experiments.recipe_keys import (
     is_number,
     make_lists,
@@ -29,7 +32,7 @@ from lorarec.experiments.recipe_keys import (
 from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.io import JsonObject
 from lorarec.metrics import Correction
-from lorarec.recommenders import BASELINES
+from lorarec.recommenders import BASELINES, Recommender, Requirement
 
 SETTINGS = (WARM, NEW_ITEM)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -48,6 +51,16 @@ class RowConfig:
     system: str
     options: JsonObject = field(default_factory=dict)
     tune: dict[str, list[Any]] = field(default_factory=dict)
+
+    def recommenders(self) -> Iterator[Recommender[Any]]:
+        """Yield the unfitted recommenders that the row may fit: one for each combination of values to try.
+
+        Combinations whose options do not go together are left out; their trials fail.
+        """
+        for values in product(*self.tune.values()):
+            with suppress(LorarecError):
+                options = self.options | dict(zip(self.tune, values, strict=True))
+                yield RECOMMENDERS[self.system].from_options(options)
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,7 @@ def _build(given: JsonObject) -> Recipe:
     if recipe.compare_with not in (None, *names):
         raise LorarecError(f"key compare_with: no row {recipe.compare_with!r}: choose one of {', '.join(names)}")
     _check_paper(recipe, names)
+    _refuse_missing_resources(recipe)
     return recipe
 
 
@@ -180,6 +194,34 @@ def _row(row: str, given: Any) -> RowConfig:
         except LorarecError as error:
             raise LorarecError(f"{where}.{key}: {error}") from error
     return RowConfig(system, options, tune)
+
+
+def _refuse_missing_resources(recipe: Recipe) -> None:
+    """Refuse rows that need a language model, general domains, or more of them than the recipe names."""
+    needed: dict[Requirement, str] = {"backbone": "a language model", "general": "general domains"}
+    for key, missing in needed.items():
+        rows = rows_that_need(recipe, key)
+        if rows and not getattr(recipe, key):
+            raise LorarecError(f"key {key}: it is missing, and {name_rows(rows)} {missing}")
+    given = len(recipe.general)
+    for name, row in recipe.rows.items():
+        for domains in (getattr(each.config, "domains", None) for one in row.recommenders() for each in parts(one)):
+            if domains is not None and domains > given:
+                raise LorarecError(f"key rows.{name}: option domains is {domains}, but general names {given}")
+
+
+def rows_that_need(recipe: Recipe, requirement: Requirement) -> list[str]:
+    """Return the names of the rows that need something; see `Recommender.requirements`."""
+    return [
+        name
+        for name, row in recipe.rows.items()
+        if any(requirement in each.requirements for each in row.recommenders())
+    ]
+
+
+def name_rows(rows: Sequence[str]) -> str:
+    """Return the beginning of an error message about rows: `row a needs` or `rows a, b need`."""
+    return f"row {rows[0]} needs" if len(rows) == 1 else f"rows {', '.join(rows)} need"
 
 
 def _check_paper(recipe: Recipe, names: Sequence[str]) -> None:

@@ -1,11 +1,12 @@
 """Ranking experiments, from recipe to table; finished jobs are skipped."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from pathlib import Path
 
 from rich.console import Console
 
+from lorarec.errors import LorarecError
 from lorarec.evaluation import PICTURE
 from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.experiment_dir import open_experiment_dir
@@ -13,9 +14,10 @@ from lorarec.experiments.job import ROWS, Job, job_figures, run_job, run_job_in_
 from lorarec.experiments.recipe import Recipe
 from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.experiments.report import write_table
+from lorarec.experiments.row_checks import check_models, refuse_unusable_data, rows_with_models
 from lorarec.experiments.table import ExperimentTable, build_table
 from lorarec.experiments.tracking import report_run
-from lorarec.experiments.workers import ProcessWorkers, Workers
+from lorarec.experiments.workers import ProcessWorkers, Workers, worker_threads
 from lorarec.io import JsonObject, Progress, read_json
 from lorarec.recommenders import BASELINES
 from lorarec.training import TrackingConfig
@@ -51,10 +53,13 @@ def run_experiment(
         progress: Show the progress of each job in place of the number of jobs that are done.
 
     Raises:
-        LorarecError: The data are unusable, or `out` belongs to another experiment.
+        LorarecError: The data or the models that rows read are unusable, or `out` belongs to another experiment. No
+            row is fitted then.
     """
     out, console, workers = Path(out), console or Console(quiet=True), workers or ProcessWorkers()
     data = ExperimentData.load(recipe)
+    refuse_unusable_data(recipe, data)
+    _check_models(recipe, out, workers)
     open_experiment_dir(out, data.identity(recipe), recipe.as_dict())
     (out / ROWS).mkdir(exist_ok=True)
     tracking = tracking or TrackingConfig()
@@ -85,6 +90,16 @@ def run_experiment(
     counts = {"rows": len([*baselines, *rows]) - len(failed), "failed": len(failed)}
     report_run(tracking, out, TABLE, {"dataset": data.dataset.name}, counts, [out / PICTURE])
     return table
+
+
+def _check_models(recipe: Recipe, out: Path, workers: Workers) -> None:
+    """Refuse models that rows which are not done cannot read, where the rows will be fitted."""
+    rows = rows_with_models(recipe)
+    missing = list(
+        dict.fromkeys(job.row for job in row_jobs(recipe) if job.row in rows and not job.is_done(recipe, out))
+    )
+    if missing and (reason := workers.run(check_models, recipe, missing, workers.threads)) is not None:
+        raise LorarecError(reason)
 
 
 def _shown_options(recipe: Recipe, data: ExperimentData, out: Path, job: Job) -> JsonObject:
@@ -124,8 +139,7 @@ def _run_jobs(
         elif job.record(out).exists():
             console.print(f"{job.name}: done again, its record has other options or another version", markup=False)
     failed: dict[Job, str] = {}
-    pool = ThreadPoolExecutor(workers.count)
-    try:
+    with worker_threads(workers) as pool:
         running: dict[Future[str | None], Job] = {
             pool.submit(workers.run, run_job_in_process, recipe, out, job, workers.threads, progress): job
             for job in missing
@@ -139,8 +153,6 @@ def _run_jobs(
                     failed[job] = reason
                 console.print(f"[{count}/{len(missing)}] {job.name}: {_describe(out, job, reason)}", markup=False)
                 bar.advance()
-    finally:
-        pool.shutdown(cancel_futures=True)
     return failed
 
 

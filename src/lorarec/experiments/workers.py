@@ -2,19 +2,25 @@
 
 import multiprocessing
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 import torch
 
 from lorarec.backbone import hide_weights_progress
 from lorarec.errors import LorarecError
+from lorarec.io import Terminated, raising_on_sigterm
 
+#: Seconds that a process gets to remove its unfinished files before it is killed.
+STOP_SECONDS = 10.0
+STOPPED = "it was stopped"
 KILLED = "its process was killed, as the system does when memory runs out"
 
 
@@ -38,16 +44,22 @@ class Workers(Protocol):
         The function and its arguments can be pickled. Several threads may call this method at a time.
         """
 
+    def stop(self) -> None:
+        """End what is running, whose `run` returns a reason; nothing can be run any more."""
 
-@dataclass(frozen=True)
+
 class ProcessWorkers:
     """Processes of this machine, which share the threads that torch would use.
 
-    Attributes:
+    Args:
         count: Number of processes that run at a time.
     """
 
-    count: int = 1
+    def __init__(self, count: int = 1) -> None:
+        self.count = count
+        self._running: set[BaseProcess] = set()
+        self._lock = threading.Lock()
+        self._is_stopped = False
 
     @property
     def threads(self) -> int:
@@ -56,15 +68,79 @@ class ProcessWorkers:
 
     def run(self, function: Callable[..., None], *arguments: Any) -> str | None:
         """See `Workers`."""
-        # Each call has a pool of its own, so that a process that is killed does not break the others.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            try:
-                pool.submit(function, *arguments).result()
-            except LorarecError as error:
-                return str(error)
-            except BrokenProcessPool:
-                return KILLED
-        return None
+        context = multiprocessing.get_context("spawn")
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_call, args=(sender, function, arguments))
+        with self._lock:
+            if self._is_stopped:
+                return STOPPED
+            with _sigint_blocked():
+                process.start()
+            self._running.add(process)
+        sender.close()  # so that the end of the process closes the pipe
+        try:
+            reason: str | None = receiver.recv()
+        except EOFError:
+            reason = STOPPED if self._is_stopped else KILLED
+        receiver.close()
+        process.join()
+        self._running.discard(process)
+        return reason
+
+    def stop(self) -> None:
+        """See `Workers`."""
+        with self._lock:
+            self._is_stopped = True
+            running = list(self._running)
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in running:
+            process.join(max(0, deadline - time.monotonic()))
+            process.kill()
+
+
+def _call(sender: Connection, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Call a function in a process of its own and send the reason if it failed, otherwise None."""
+    try:
+        with raising_on_sigterm():
+            function(*arguments)
+    except LorarecError as error:
+        sender.send(str(error))
+    except Terminated:
+        return
+    else:
+        sender.send(None)
+
+
+@contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Block SIGINT in this thread, and so in a process that it starts, which `ProcessWorkers.stop` ends in its place.
+
+    A terminal sends Ctrl+C to the processes of the rows as well, which would print a traceback each.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def worker_threads(workers: Workers) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads that call `workers.run`; if the block fails or is interrupted, what runs is ended."""
+    pool = ThreadPoolExecutor(workers.count)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        workers.stop()
+        raise
+    finally:
+        pool.shutdown()
 
 
 @contextmanager

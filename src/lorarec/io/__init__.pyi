@@ -21,6 +21,9 @@ from .hub import local_folder as local_folder
 from .hub import push_files as push_files
 from .hub import require_model as require_model
 from .hub import source_name as source_name
+from .interruption import Terminated as Terminated
+from .interruption import end_by_sigterm as end_by_sigterm
+from .interruption import raising_on_sigterm as raising_on_sigterm
 from .locks import TEMPORARY as TEMPORARY
 from .locks import locked as locked
 from .locks import only_writer as only_writer

@@ -104,7 +104,7 @@ def new_folder(out: str | Path, overwrite: bool = False, kind: FolderKind | None
             _rename_in_texts(temporary, out)
             replace_folder(temporary, out, kind if overwrite else None)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove_tree(temporary)
         os.close(lock)
 
 
@@ -178,19 +178,31 @@ def replace_folder(made: Path, out: Path, kind: FolderKind | None = None) -> Non
 def _exchange_folders(made: Path, target: Path) -> None:
     former, lock = temporary_sibling(target, is_folder=True)
     os.close(lock)
-    if exchange(made, target):
-        made.rename(former)
-    else:
-        shutil.rmtree(former, ignore_errors=True)
-        former = former.with_suffix(ASIDE)
-        with only_writer(target):  # so that no other process restores it meanwhile
-            target.rename(former)
-            try:
-                made.rename(target)
-            except OSError:
+    try:
+        if exchange(made, target):
+            made.rename(former)
+            return
+    finally:
+        _remove_tree(former)
+    former = former.with_suffix(ASIDE)
+    with only_writer(target):  # so that no other process restores it meanwhile
+        target.rename(former)
+        try:
+            made.rename(target)
+        except BaseException:
+            if not target.exists():
                 former.rename(target)
-                raise
-    shutil.rmtree(former, ignore_errors=True)
+            raise
+    _remove_tree(former)
+
+
+def _remove_tree(folder: Path) -> None:
+    """Remove a folder, or what is left of it after Ctrl+C or SIGTERM has interrupted the removal."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 @contextmanager
@@ -222,7 +234,7 @@ def remove_folder(folder: Path) -> None:
     except FileNotFoundError:
         return
     else:
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove_tree(aside)
     finally:
         os.close(lock)
 

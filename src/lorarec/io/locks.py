@@ -39,6 +39,12 @@ def temporary_sibling(out: Path, is_folder: bool) -> tuple[Path, int]:
             handle = _open_for_lock(Path(name))
         except FileNotFoundError:  # another process removed it before it was locked
             continue
+        except BaseException:  # Ctrl+C or SIGTERM
+            if is_folder:
+                os.rmdir(name)
+            else:
+                os.unlink(name)
+            raise
         if _lock(handle) and os.path.exists(name):
             return Path(name), handle
         os.close(handle)

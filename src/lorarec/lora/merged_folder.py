@@ -1,5 +1,6 @@
 """Merged models: a backbone with an adapter in its weights, as a Transformers folder for other programs."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from lorarec.backbone import Backbone
@@ -8,6 +9,7 @@ from lorarec.io import FolderKind, new_folder, refuse_existing, versions, write_
 from lorarec.lora.injection import merge
 from lorarec.lora.mixed_linear import MixedLinear
 from lorarec.lora.peft_folder import AdapterLike, read_adapter
+from lorarec.lora.prompt_record import prompt_config
 
 #: File that names the backbone and the adapter of a merged model.
 MERGED_RECORD_FILE = "merged.json"
@@ -17,7 +19,8 @@ def save_merged(backbone: Backbone, adapter: AdapterLike, out: str | Path, overw
     """Write a backbone with an adapter merged into its weights as a Transformers folder with safetensors.
 
     The folder has the tokenizer and the chat template, too. Transformers, vLLM and llama.cpp's converter load it
-    without PEFT. The data type is that of the loaded backbone. `merged.json` names the two parts.
+    without PEFT. The data type is that of the loaded backbone. `merged.json` names the two parts, and has the options
+    of the prompts that the adapter was trained with; only with these does the model score as the adapter does.
 
     Args:
         backbone: Backbone; its weights are the same afterwards.
@@ -42,6 +45,7 @@ def save_merged(backbone: Backbone, adapter: AdapterLike, out: str | Path, overw
         "backbone_fingerprint": backbone.fingerprint,
         "adapter": None if chosen.folder is None else chosen.source,
         "adapter_fingerprint": None if chosen.folder is None else chosen.fingerprint,
+        "prompt": asdict(prompt_config(chosen)),
         "versions": versions(),
     }
     merged = merge(backbone.model, chosen)

@@ -37,6 +37,7 @@ from .p5_recommender import P5Config as P5Config
 from .recency import Recency as Recency
 from .recency import RecencyConfig as RecencyConfig
 from .recommender import Recommender as Recommender
+from .recommender import Requirement as Requirement
 from .recommender import ScorerRecommender as ScorerRecommender
 from .recommender_config import RecommenderConfig as RecommenderConfig
 from .recommender_config import fixed as fixed

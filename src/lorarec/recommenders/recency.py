@@ -10,6 +10,7 @@ from lorarec.data import EARLIEST_MOMENT, HISTORY, ITEM, TIME, USER, Dataset
 from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.options import document_options, option
 from lorarec.recommenders.baselines import CountRecommender
+from lorarec.recommenders.recommender import Requirement
 from lorarec.recommenders.recommender_config import RecommenderConfig
 from lorarec.recommenders.training_data import TrainingData
 
@@ -47,6 +48,11 @@ class Recency(CountRecommender[RecencyConfig]):
         return (
             f"number of interactions with the item in training, which count half after {self.config.half_life:g} days"
         )
+
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        """See `Recommender.requirements`."""
+        return frozenset({"times"})
 
     def fit(self, data: TrainingData) -> Self:
         """Add up the decayed interactions with every item.

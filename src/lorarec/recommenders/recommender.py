@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import ClassVar, Generic, Self, TypeVar, cast
+from typing import ClassVar, Generic, Literal, Self, TypeVar, cast
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,9 @@ from lorarec.recommenders.scorer import Scorer
 from lorarec.recommenders.training_data import TrainingData
 
 Config = TypeVar("Config")
+#: What a recommender may need besides a dataset and the training part of its split: a language model, general domains,
+#: validation cases, and timestamps that are moments.
+Requirement = Literal["backbone", "general", "validation", "times"]
 
 
 class Recommender(ABC, Generic[Config]):
@@ -74,6 +77,11 @@ class Recommender(ABC, Generic[Config]):
     def embeds_with_backbone(self) -> bool:
         """Whether `fit` embeds texts with `TrainingData.backbone`."""
         return False
+
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        """What `fit` needs besides the dataset and the training part of its split."""
+        return frozenset({"backbone"}) if self.embeds_with_backbone else frozenset()
 
     @abstractmethod
     def fit(self, data: TrainingData) -> Self:

@@ -9,6 +9,7 @@ from .config import read_recipe as read_recipe
 from .losses import ProximalTerm as ProximalTerm
 from .losses import listwise as listwise
 from .run import train as train
+from .scoring_model import target_layers as target_layers
 from .trackers import LOGS as LOGS
 from .tracking import TrackedRun as TrackedRun
 from .tracking import shown_options as shown_options

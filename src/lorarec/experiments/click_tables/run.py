@@ -1,6 +1,5 @@
 """Experiments with RecLoRA's tables, from recipe to tables; finished rows are skipped."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +13,7 @@ from lorarec.experiments.click_tables.summary import summarize_rows
 from lorarec.experiments.experiment_data import backbone_name, load_named_dataset
 from lorarec.experiments.experiment_dir import open_experiment_dir
 from lorarec.experiments.tracking import report_run
-from lorarec.experiments.workers import ProcessWorkers, Workers
+from lorarec.experiments.workers import ProcessWorkers, Workers, worker_threads
 from lorarec.io import JsonObject, Progress, read_json, write_json, write_text
 from lorarec.training import TrackingConfig
 
@@ -77,7 +76,7 @@ def run_clicks(
 
     rows = recipe.every_row
     bar = Progress("Rows of the tables", len(rows), enabled=not (progress or console.quiet))
-    with ThreadPoolExecutor(workers.count) as pool, bar:
+    with worker_threads(workers) as pool, bar:
         failed: dict[str, str] = {}
         for row, reason in zip(rows.values(), pool.map(run, rows.values()), strict=True):
             if reason is not None:

@@ -19,6 +19,7 @@ from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.options import document_options, option
 from lorarec.recommenders.cache import cached_tensors
 from lorarec.recommenders.interactions import known_items
+from lorarec.recommenders.recommender import Requirement
 from lorarec.recommenders.recommender_config import RecommenderConfig
 from lorarec.recommenders.sequential.config import NextItemConfig
 from lorarec.recommenders.sequential.next_item_model import ItemEmbeddings, NextItemModel
@@ -96,6 +97,11 @@ class CosineSequenceEncoder(SASRecEncoder):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """See `SequenceEncoder.forward`."""
         return normalize(super().forward(states), dim=-1) / self.temperature
+
+
+def needed_domains(config: PretrainConfig) -> frozenset[Requirement]:
+    """Return the requirement of general domains, if there is pre-training."""
+    return frozenset({"general"}) if config.pretrain_epochs else frozenset()
 
 
 def with_domains(data: TrainingData, config: PretrainConfig) -> TrainingData:

@@ -16,11 +16,16 @@ from lorarec.data import Dataset
 from lorarec.io import track
 from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
 from lorarec.recommenders.early_stopping import EarlyStopping, refuse_divergence
-from lorarec.recommenders.recommender import ScorerRecommender
+from lorarec.recommenders.recommender import Requirement, ScorerRecommender
 from lorarec.recommenders.sequential.trainer import batches_by_length, next_item_positions
 from lorarec.recommenders.training_data import TrainingData
 from lorarec.recommenders.transferable.item_text import TokenizedItems, tokenize_items
-from lorarec.recommenders.transferable.pretraining import general_histories, pretrained_weights, with_domains
+from lorarec.recommenders.transferable.pretraining import (
+    general_histories,
+    needed_domains,
+    pretrained_weights,
+    with_domains,
+)
 from lorarec.recommenders.transferable.recformer_model import (
     RecFormerConfig,
     RecFormerEncoder,
@@ -40,6 +45,11 @@ class RecFormer(ScorerRecommender[RecFormerConfig]):
     def embeds_with_backbone(self) -> bool:
         """Whether `fit` embeds texts with `TrainingData.backbone`."""
         return True
+
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        """See `Recommender.requirements`."""
+        return super().requirements | needed_domains(self.config)
 
     def fit(self, data: TrainingData) -> Self:
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.

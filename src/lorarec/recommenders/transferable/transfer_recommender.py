@@ -11,12 +11,17 @@ import torch
 from lorarec.data import CANDIDATES
 from lorarec.errors import LorarecError
 from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
-from lorarec.recommenders.recommender import ScorerRecommender
+from lorarec.recommenders.recommender import Requirement, ScorerRecommender
 from lorarec.recommenders.sequential.next_item_model import IdEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.trainer import sampled_softmax, train_next_item
 from lorarec.recommenders.text_embeddings import describe_saved_texts, describe_texts
 from lorarec.recommenders.training_data import TrainingData
-from lorarec.recommenders.transferable.pretraining import CosineSequenceEncoder, TransferConfig, next_item_config
+from lorarec.recommenders.transferable.pretraining import (
+    CosineSequenceEncoder,
+    TransferConfig,
+    needed_domains,
+    next_item_config,
+)
 
 Config = TypeVar("Config", bound=TransferConfig)
 
@@ -52,6 +57,11 @@ class TransferRecommender(ScorerRecommender[Config]):
     def embeds_with_backbone(self) -> bool:
         """Whether `fit` embeds texts with `TrainingData.backbone`."""
         return self.config.text_encoder is None
+
+    @property
+    def requirements(self) -> frozenset[Requirement]:
+        """See `Recommender.requirements`."""
+        return super().requirements | needed_domains(self.config)
 
     def describe(self, texts_of: str) -> str:
         """Return one line for reports.
