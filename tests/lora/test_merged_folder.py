@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from lorarec.backbone import Backbone
 from lorarec.cli.entry import app
 from lorarec.errors import LorarecError
-from lorarec.lora import AdapterRecord, MixedLinear, read_adapter, save_merged
+from lorarec.lora import AdapterRecord, MixedLinear, prompt_config, read_adapter, save_merged
 from lorarec.prompts import PromptConfig, TemplateText
+from lorarec.ranking import Ranker
 from tests.factories import make_backbone, save_backbone, write_gguf, write_peft_adapter
 
 IDS = torch.arange(1, 60)[None]
@@ -71,6 +72,22 @@ def test_the_record_has_the_prompts_of_the_adapter(tiny_backbone: Backbone, tmp_
     save_merged(tiny_backbone, replace(read_adapter(folder), record=AdapterRecord(prompt)), tmp_path / "merged")
     recorded = json.loads((tmp_path / "merged" / "merged.json").read_text())["prompt"]
     assert PromptConfig(**recorded | {"template": TemplateText(**recorded["template"])}) == prompt
+
+
+def test_a_ranking_with_other_prompts_than_those_of_the_adapter_warns(
+    tiny_backbone: Backbone, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_peft_adapter(tiny_backbone.model, tmp_path / "adapter", seed=1)
+    trained = replace(prompt_config(None), max_history=3)
+    save_merged(tiny_backbone, replace(read_adapter(folder), record=AdapterRecord(trained)), tmp_path / "merged")
+    merged = Backbone.from_pretrained(tmp_path / "merged")
+    Ranker(merged, max_history=3)
+    assert not caplog.messages
+    Ranker(merged)
+    assert caplog.messages == [
+        f"{tmp_path / 'merged'} is merged with an adapter that was trained with other prompts (max_history): its "
+        "scores are not those of the adapter"
+    ]
 
 
 def test_an_update_that_bfloat16_would_lose_is_refused(tiny_backbone: Backbone, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from .injection import MixedModel as MixedModel
 from .injection import inject as inject
 from .injection import merge as merge
 from .merged_folder import save_merged as save_merged
+from .merged_folder import warn_of_other_prompts as warn_of_other_prompts
 from .mixed_linear import MixedLinear as MixedLinear
 from .mixing import MixedAdapter as MixedAdapter
 from .mixing import mix as mix

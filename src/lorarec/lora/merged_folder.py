@@ -1,15 +1,19 @@
 """Merged models: a backbone with an adapter in its weights, as a Transformers folder for other programs."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, new_folder, refuse_existing, versions, write_json
+from lorarec.io import FolderKind, new_folder, read_json, refuse_existing, versions, write_json
 from lorarec.lora.injection import merge
 from lorarec.lora.mixed_linear import MixedLinear
 from lorarec.lora.peft_folder import AdapterLike, read_adapter
 from lorarec.lora.prompt_record import prompt_config
+from lorarec.prompts import PromptConfig
+
+logger = logging.getLogger(__name__)
 
 #: File that names the backbone and the adapter of a merged model.
 MERGED_RECORD_FILE = "merged.json"
@@ -62,3 +66,24 @@ def save_merged(backbone: Backbone, adapter: AdapterLike, out: str | Path, overw
             write_json(folder / MERGED_RECORD_FILE, record)
     finally:
         merged.unmerge()
+
+
+def warn_of_other_prompts(backbone: Backbone, prompt: PromptConfig) -> None:
+    """Log a warning if a backbone is a merged model whose adapter was trained with other prompts than these.
+
+    Raises:
+        LorarecError: `merged.json` is not valid JSON.
+    """
+    file = Path(backbone.id, MERGED_RECORD_FILE)
+    record = read_json(file) if file.is_file() else None
+    trained = record.get("prompt") if isinstance(record, dict) else None
+    if not isinstance(trained, dict):
+        return
+    others = [name for name, value in asdict(prompt).items() if trained.get(name, value) != value]
+    if others:
+        logger.warning(
+            "%s is merged with an adapter that was trained with other prompts (%s): its scores are not those of the "
+            "adapter",
+            backbone.id,
+            ", ".join(others),
+        )

@@ -13,7 +13,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Evidence
 from lorarec.errors import LorarecError
 from lorarec.io import track
-from lorarec.lora import Adapter, AdapterLike, merge, prompt_config, read_adapter
+from lorarec.lora import Adapter, AdapterLike, merge, prompt_config, read_adapter, warn_of_other_prompts
 from lorarec.prompts import Example, TemplateText, case_examples
 from lorarec.ranking.engine import Engine
 from lorarec.ranking.generation import generate_titles
@@ -109,7 +109,9 @@ class Ranker:
         self.token_budget = token_budget
         self.builder = backbone.prompt_builder(self.prompt)
         self._adapter = chosen
-        if chosen is not None and engine is None:
+        if chosen is None:
+            warn_of_other_prompts(backbone, self.prompt)
+        elif engine is None:
             self._merged = merge(backbone.model, chosen)
 
     @property
