@@ -456,7 +456,7 @@ def test_a_table_over_the_whole_catalogue(write_recipe: Callable[..., Path], tmp
 def test_another_pool_is_another_row(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     rows = {"zero-shot": {}, "bpr-mf": {}}
     small, large, stored = (
-        read_experiment(write_recipe(rows=rows, **keys))
+        read_experiment(write_recipe(rows=rows, backbone="embedded", **keys))
         for keys in ({"candidates": "all", "pool": 7}, {"candidates": "all"}, {})
     )
     assert [Job("zero-shot", 1).made_from(each).get("pool") for each in (small, large, stored)] == [7, 100, None]
