@@ -78,7 +78,7 @@ class FusionRow(ScorerRecommender[FusionRowConfig]):
         return self
 
 
-def parts(recommender: Recommender[Any]) -> list[Recommender[Any]]:
+def fused_systems(recommender: Recommender[Any]) -> list[Recommender[Any]]:
     """Return the unfitted systems that a fusion fuses; for any other recommender, itself alone."""
     return [*recommender.config.recommenders().values()] if isinstance(recommender, FusionRow) else [recommender]
 

@@ -13,7 +13,7 @@ from lorarec.data import NEW_ITEM, WARM
 from lorarec.errors import LorarecError
 from lorarec.evaluation import METRICS_OF, Candidates
 from lorarec.experiments.former_names import current_names
-from lorarec.experiments.fusion_row import parts
+from lorarec.experiments.fusion_row import fused_systems
 from lorarec.experiments.recipe_keys import (
     is_number,
     make_lists,
@@ -205,7 +205,8 @@ def _refuse_missing_resources(recipe: Recipe) -> None:
             raise LorarecError(f"key {key}: it is missing, and {name_rows(rows)} {missing}")
     given = len(recipe.general)
     for name, row in recipe.rows.items():
-        for domains in (getattr(each.config, "domains", None) for one in row.recommenders() for each in parts(one)):
+        for system in (each for one in row.recommenders() for each in fused_systems(one)):
+            domains = getattr(system.config, "domains", None)
             if domains is not None and domains > given:
                 raise LorarecError(f"key rows.{name}: option domains is {domains}, but general names {given}")
 

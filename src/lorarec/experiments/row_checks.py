@@ -8,7 +8,7 @@ from lorarec.backbone import Backbone, SentenceEncoder, require_sentence_transfo
 from lorarec.data import EARLIEST_MOMENT, TIME
 from lorarec.errors import LorarecError
 from lorarec.experiments.experiment_data import ExperimentData
-from lorarec.experiments.fusion_row import parts
+from lorarec.experiments.fusion_row import fused_systems
 from lorarec.experiments.recipe import Recipe, name_rows, rows_that_need
 from lorarec.experiments.workers import run_in_subprocess
 from lorarec.recommenders import LSA
@@ -44,7 +44,7 @@ def _configs(recipe: Recipe, rows: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Yield the name of the row and the options of every recommender that may be fitted, fused ones included."""
     for row in rows:
         for recommender in recipe.rows[row].recommenders():
-            for each in parts(recommender):
+            for each in fused_systems(recommender):
                 yield row, each.config
 
 

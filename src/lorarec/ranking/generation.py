@@ -50,7 +50,7 @@ class TitleList:
         self.stop = {*(branch[-1] for branch in example.branches), builder.tokenizer.eos_token_id}
         self._count = min(count, len(example.branches))
         self._constrained = constrained
-        self._max_title_tokens = max(max_title_tokens, *map(len, example.branches))
+        self._max_title_tokens = max([max_title_tokens, *map(len, example.branches)])
         self._open = dict(enumerate(example.branches))
         self._title: list[int] = []
         # Every line of the list begins with the same tokens before the title as the last line of the prompt.
