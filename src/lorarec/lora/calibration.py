@@ -11,9 +11,9 @@ from scipy.special import logsumexp
 
 from lorarec.lora.injection import MixedModel
 from lorarec.lora.mixing_prompts import MixingExamples, require_targets
-from lorarec.lora.weight_search import score_at_weights
+from lorarec.lora.weight_search import candidate_scores_at_weights
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import require_finite, score_batch, scores_to_numpy
+from lorarec.scoring import score_batch
 
 #: Limits of a temperature; without them it has no minimum if every case, or none, is ranked perfectly.
 LOWEST, HIGHEST = 0.05, 20.0
@@ -63,12 +63,7 @@ def fit_temperatures(mixed: MixedModel, size: int, labelled: MixingExamples, tok
         LorarecError: There are no prompts, the numbers of prompts and targets differ, or a score is NaN or infinite.
     """
     targets = require_targets(labelled)
-
-    def read(model: Any, batch: list[Example]) -> list[np.ndarray]:
-        return require_finite(scores_to_numpy(score_batch(model, batch, labelled.builder)))
-
-    alone = torch.eye(size, dtype=torch.float64)
-    scores = score_at_weights(mixed, alone, labelled.prompts, read, lambda example: example.length, token_budget)
+    scores = candidate_scores_at_weights(mixed, torch.eye(size, dtype=torch.float64), labelled, token_budget)
     return torch.tensor([fit_temperature(of_adapter, targets) for of_adapter in scores], dtype=torch.float64)
 
 

@@ -1,17 +1,13 @@
 """Grid search for the weights with the best validation NDCG (MoLoRec, arXiv 2502.08271, section 3.3)."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from lorarec.lora.injection import MixedModel
 from lorarec.lora.mixing_prompts import MixingExamples, require_targets
 from lorarec.lora.simplex import simplex_grid, uniform
-from lorarec.lora.weight_search import EvaluatedMixture, Trace, score_at_weights
+from lorarec.lora.weight_search import EvaluatedMixture, Trace, candidate_scores_at_weights
 from lorarec.metrics import ndcg, target_ranks
-from lorarec.prompts import Example
-from lorarec.scoring import require_finite, score_batch, scores_to_numpy
 
 CUTOFFS = (1, 3, 10)
 
@@ -61,10 +57,6 @@ def ndcg_at_weights(
         LorarecError: There are no prompts, the numbers of prompts and targets differ, or a score is NaN or infinite.
     """
     targets = require_targets(labelled)
-
-    def read(model: Any, batch: list[Example]) -> list[np.ndarray]:
-        return require_finite(scores_to_numpy(score_batch(model, batch, labelled.builder)))
-
-    scores = score_at_weights(mixed, points, labelled.prompts, read, lambda example: example.length, token_budget)
+    scores = candidate_scores_at_weights(mixed, points, labelled, token_budget)
     ranks = [target_ranks(of_point, np.asarray(targets)) for of_point in scores]
     return [{f"ndcg@{k}": float(np.mean(ndcg(of_point, k))) for k in CUTOFFS} for of_point in ranks]

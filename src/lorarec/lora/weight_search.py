@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from lorarec.lora.injection import MixedModel
+from lorarec.lora.mixing_prompts import MixingExamples
 from lorarec.prompts import Example
-from lorarec.scoring import map_batches, tokens_per_pass
+from lorarec.scoring import map_batches, require_finite, score_batch, scores_to_numpy, tokens_per_pass
 
 Result = TypeVar("Result")
 ExampleT = TypeVar("ExampleT", bound=Example)
@@ -85,3 +87,21 @@ def score_at_weights(
     budget = tokens_per_pass(mixed.model, token_budget)
     results = map_batches(read_rows, [length(examples[example]) for example, _ in rows], budget)
     return [results[point :: len(points)] for point in range(len(points))]
+
+
+def candidate_scores_at_weights(
+    mixed: MixedModel, points: torch.Tensor, examples: MixingExamples, token_budget: int | None
+) -> list[list[np.ndarray]]:
+    """Score the candidates of every prompt under every mixture; arguments as for `score_at_weights`.
+
+    Returns:
+        For each point, the scores (candidates,) of each prompt.
+
+    Raises:
+        LorarecError: A score is NaN or infinite.
+    """
+
+    def read(model: Any, batch: list[Example]) -> list[np.ndarray]:
+        return require_finite(scores_to_numpy(score_batch(model, batch, examples.builder)))
+
+    return score_at_weights(mixed, points, examples.prompts, read, lambda example: example.length, token_budget)
