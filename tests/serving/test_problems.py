@@ -278,6 +278,9 @@ def test_every_call_is_described(service: Service, play: Callable[..., Any], key
                 models[name].model_validate(example)
         elif schema.get("type") == "array":
             check_examples(schema["items"])
+        elif alternatives := schema.get("oneOf", schema.get("anyOf")):
+            for alternative in alternatives:
+                check_examples(alternative)
         else:
             assert schema == {"type": "string"}
 

@@ -130,6 +130,26 @@ def test_without_a_model_the_only_adapter_answers(
     play(make_service(load=["general"]), scenario)
 
 
+def test_documents_at_the_path_of_texts_are_ranked_as_by_vllm(
+    service: Service, titles: dict[str, str], play: Any
+) -> None:
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        body = body_of(titles, top_n=3, return_documents=True)
+        expected, answer = [(await client.post(path, json=body)).json() for path in ("/v1/rerank", "/rerank")]
+        assert expected.pop("id") != answer.pop("id")
+        assert answer == expected
+        for change, fields in (
+            ({"documents": [3], "top_n": -1}, ["documents.0", "top_n"]),
+            ({"texts": ["a"]}, ["texts"]),
+        ):
+            refused = await client.post("/rerank", json=body | change)
+            assert (refused.status_code, [each["field"] for each in refused.json()["errors"]]) == (422, fields)
+        refused = await client.post("/rerank", json={"query": "a"})
+        assert (refused.status_code, [each["field"] for each in refused.json()["errors"]]) == (422, ["texts"])
+
+    play(service, scenario)
+
+
 @pytest.mark.parametrize("model", [None, "fusion"])
 def test_the_fusion_answers(
     make_fused: Callable[..., Service], offline_fusion: Fusion, titles: dict[str, str], play: Any, model: str | None

@@ -15,9 +15,9 @@ from lorarec.serving.metrics import Metrics
 from lorarec.serving.openapi import Application
 from lorarec.serving.request_ids import current_request_id
 from lorarec.serving.rerank import (
+    AnyRerankRequest,
     RerankRequest,
     RerankResponse,
-    TextsRerankRequest,
     TextsRerankResult,
     rerank_response,
     texts_response,
@@ -49,12 +49,17 @@ def add_ranking_routes(app: Application, service: Service) -> None:
         return rerank_response(body, ranked, str(current_request_id()))
 
     @app.post("/rerank", responses=RANKING_ERRORS, dependencies=JSON_BODY, response_model_exclude_none=True)
-    async def rerank_texts(request: Request, response: Response, body: TextsRerankRequest) -> list[TextsRerankResult]:
+    async def rerank_texts(
+        request: Request, response: Response, body: AnyRerankRequest
+    ) -> list[TextsRerankResult] | RerankResponse:
         """Rank texts for a query that is a history, as Text Embeddings Inference does.
 
-        The header `X-Adapter-Versions` has the version of each adapter that answered, by name, as JSON, and `X-Variant`
+        A request with `documents` is answered as by `/v1/rerank`, since vLLM has its API at this path too. For texts,
+        the header `X-Adapter-Versions` has the version of each adapter that answered, by name, as JSON, and `X-Variant`
         the variant of the experiment, if one answered.
         """
+        if isinstance(body, RerankRequest):
+            return await rerank(request, body)
         ranked = await _while_connected(request, service.metrics, service.rerank(body))
         response.headers["X-Adapter-Versions"] = json.dumps(ranked.versions)
         if ranked.variant is not None:

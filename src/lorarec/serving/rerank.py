@@ -1,10 +1,10 @@
 """Requests and responses of the reranking APIs of Cohere, Jina, vLLM and Text Embeddings Inference."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import polars as pl
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StrictBool, Tag
 
 from lorarec.data import ITEM, TITLE, Dataset
 from lorarec.serving.experiment_schemas import AdapterVersions, VariantName
@@ -156,6 +156,19 @@ class TextsRerankRequest(_RerankRequest):
             "examples": [{"model": "general", "query": "Toy Story\nHeat", "texts": ["Antz", "A Bug's Life"]}]
         }
     )
+
+
+def _kind_of_request(value: Any) -> str:
+    """Return the tag of the alternative that a client means, so that errors are those of one alternative."""
+    has_documents = isinstance(value, RerankRequest) or (isinstance(value, dict) and "documents" in value)
+    return "RerankRequest" if has_documents else "TextsRerankRequest"
+
+
+#: The request of either kind of client: with `documents`, that of vLLM; otherwise, that of Text Embeddings Inference.
+AnyRerankRequest = Annotated[
+    Annotated[RerankRequest, Tag("RerankRequest")] | Annotated[TextsRerankRequest, Tag("TextsRerankRequest")],
+    Discriminator(_kind_of_request),
+]
 
 
 class RerankResult(BaseModel):
