@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +114,31 @@ def test_slices_change_nothing(dataset: Dataset, split: Split, monkeypatch: pyte
     assert set(heights[:-1]) == {2}
     assert sliced.ranks.tolist() == whole.ranks.tolist()
     assert sliced.properties == whole.properties
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_counts_the_cases(
+    dataset: Dataset, split: Split, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shown: bool
+) -> None:
+    monkeypatch.setattr("lorarec.evaluation.catalogue._CANDIDATES_AT_ONCE", 150)
+    monkeypatch.setattr("lorarec.io.progress.INTERVAL", 0.01)
+
+    class Slow(TfIdf):
+        def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+            time.sleep(0.02)
+            return super().score(cases)
+
+    evaluate(
+        dataset,
+        {"slow": Slow().fit(TrainingData(dataset, split))},
+        split=split,
+        settings=["warm"],
+        candidates="all",
+        progress=shown,
+    )
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Ranking all items: ")]
+    assert bool(lines) == shown
+    assert all(f" of {split.test['warm'].height:,} (" in line for line in lines)
 
 
 def test_a_fusion_has_one_prior_for_all_slices(dataset: Dataset, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from lorarec.data import CANDIDATES, HISTORY, ITEM, TARGET, USER, Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.evaluation.case_metrics import check_scores, measure_target_ranks, ranks_of_places, scorer_inputs
 from lorarec.evaluation.result import PROPERTY_NAMES, TOP
+from lorarec.io import Progress
 from lorarec.metrics import coverage, gini_index, self_information
 from lorarec.ranking import PoolScorer
 from lorarec.recommenders import Scorer, encode_lists
@@ -60,7 +61,7 @@ class Catalogue:
         """Return the hash of users, histories and candidates."""
         return content_hash(cases.select(USER, HISTORY), self.items.to_frame())
 
-    def rank(self, name: str, scorer: Scorer, setting: str, cases: pl.DataFrame) -> CaseRanking:
+    def rank(self, name: str, scorer: Scorer, setting: str, cases: pl.DataFrame, progress: bool = False) -> CaseRanking:
         """Rank the whole catalogue by a scorer, which gets the cases without their targets.
 
         A `PoolScorer` ranks its pools. Any other scorer scores all candidates, in slices of the cases that bound the
@@ -71,6 +72,7 @@ class Catalogue:
             scorer: Scorer.
             setting: Name of the setting, for error messages.
             cases: Cases whose target is not in the history.
+            progress: Whether to show the number of ranked cases on standard error; pools are ranked at once.
 
         Raises:
             LorarecError: The scorer changed the cases, or returned a NaN, too few or too many scores.
@@ -78,7 +80,7 @@ class Catalogue:
         where = f"row {name}, setting {setting}"
         if isinstance(scorer, PoolScorer):
             return self._rank_pools(where, scorer, cases)
-        return self._rank_candidates(where, scorer, cases)
+        return self._rank_candidates(where, scorer, cases, progress)
 
     def _rank_pools(self, where: str, scorer: PoolScorer, cases: pl.DataFrame) -> CaseRanking:
         began = time.perf_counter()
@@ -92,26 +94,28 @@ class Catalogue:
         top = [np.array([self._row[item] for item in items[:TOP]], np.int64) for items in lists]
         return CaseRanking(ranks, seconds, self._properties(top))
 
-    def _rank_candidates(self, where: str, scorer: Scorer, cases: pl.DataFrame) -> CaseRanking:
+    def _rank_candidates(self, where: str, scorer: Scorer, cases: pl.DataFrame, progress: bool) -> CaseRanking:
         ranks: list[np.ndarray] = []
         top: list[np.ndarray] = []
         seconds = 0.0
-        for some in cases.iter_slices(max(1, _CANDIDATES_AT_ONCE // len(self.items))):
-            expected, rows = self._with_candidates(some)
-            given = expected.clone()
-            began = time.perf_counter()
-            scores = scorer.score(given)
-            seconds += time.perf_counter() - began
-            if not given.equals(expected):
-                raise LorarecError(f"{where}: the scorer changed the cases it was given")
-            arrays = check_scores(where, scores, expected)
-            targets = some[TARGET].to_list()
-            places = [np.searchsorted(of, self._row[target]) for of, target in zip(rows, targets, strict=True)]
-            ranks.append(ranks_of_places(where, scorer, arrays, np.array(places)))
-            if getattr(scorer, "returns_ranks", False):
-                arrays = [-array for array in arrays]
-            best_places = [best(array, TOP) for array in arrays]
-            top += [of[b[array[b] > -np.inf]] for of, b, array in zip(rows, best_places, arrays, strict=True)]
+        with Progress("Ranking all items", cases.height, enabled=progress) as done:
+            for some in cases.iter_slices(max(1, _CANDIDATES_AT_ONCE // len(self.items))):
+                expected, rows = self._with_candidates(some)
+                given = expected.clone()
+                began = time.perf_counter()
+                scores = scorer.score(given)
+                seconds += time.perf_counter() - began
+                if not given.equals(expected):
+                    raise LorarecError(f"{where}: the scorer changed the cases it was given")
+                arrays = check_scores(where, scores, expected)
+                targets = some[TARGET].to_list()
+                places = [np.searchsorted(of, self._row[target]) for of, target in zip(rows, targets, strict=True)]
+                ranks.append(ranks_of_places(where, scorer, arrays, np.array(places)))
+                if getattr(scorer, "returns_ranks", False):
+                    arrays = [-array for array in arrays]
+                best_places = [best(array, TOP) for array in arrays]
+                top += [of[b[array[b] > -np.inf]] for of, b, array in zip(rows, best_places, arrays, strict=True)]
+                done.advance(some.height)
         return CaseRanking(np.concatenate(ranks), seconds / cases.height, self._properties(top))
 
     def _with_candidates(self, cases: pl.DataFrame) -> tuple[pl.DataFrame, list[np.ndarray]]:
@@ -136,7 +140,12 @@ class Catalogue:
 
 
 def rank_cases(
-    name: str, scorer: Scorer, setting: str, cases: pl.DataFrame, catalogue: Catalogue | None
+    name: str,
+    scorer: Scorer,
+    setting: str,
+    cases: pl.DataFrame,
+    catalogue: Catalogue | None,
+    progress: bool = False,
 ) -> CaseRanking:
     """Rank the stored candidates of the cases by a scorer, or the whole catalogue if there is one.
 
@@ -144,7 +153,7 @@ def rank_cases(
         LorarecError: As for `measure_target_ranks` and `Catalogue.rank`.
     """
     if catalogue is not None:
-        return catalogue.rank(name, scorer, setting, cases)
+        return catalogue.rank(name, scorer, setting, cases, progress)
     return CaseRanking(*measure_target_ranks(name, scorer, setting, cases))
 
 

@@ -111,12 +111,11 @@ def evaluate(
         "versions": versions(),
     }
     catalogue = Catalogue(dataset, split, seed) if candidates == "all" else None
-    console = Console(stderr=True, quiet=not progress, highlight=False)
     with new_folder(out, overwrite, FolderKind.EVALUATION) if out is not None else nullcontext() as folder:
         results = {}
         for setting, cases in chosen.items():
             results[setting] = _evaluate_setting(
-                setting, cases, everything, catalogue, compare_with, correction, seed, console
+                setting, cases, everything, catalogue, compare_with, correction, seed, progress
             )
         evaluation = Evaluation(protocol, results)
         if folder is not None:
@@ -160,17 +159,18 @@ def _evaluate_setting(
     compare_with: str | None,
     correction: Correction,
     seed: int,
-    console: Console,
+    progress: bool,
 ) -> SettingResult:
     kind: Candidates = "stored" if catalogue is None else "all"
     names, main = METRICS_OF[kind], MAIN_METRIC[kind]
     given = cases
     if catalogue is not None:
         cases = without_repeats(setting, cases)
+    console = Console(stderr=True, quiet=not progress, highlight=False)
     found: dict[str, CaseRanking] = {}
     about: dict[str, str] = {}
     for name, scorer in scorers.items():
-        found[name] = ranking = rank_cases(name, scorer, setting, cases, catalogue)
+        found[name] = ranking = rank_cases(name, scorer, setting, cases, catalogue, progress)
         about[name] = str(getattr(scorer, "about", ""))
         mean = metrics_per_case(ranking.ranks, [main]).mean()
         console.print(

@@ -105,7 +105,7 @@ def run_job(recipe: Recipe, data: ExperimentData, out: Path, job: Job, progress:
     began = time.perf_counter()
     if not job.tunes:
         fit, options = _fit(recipe, data, out, job, progress)
-        return _rank(recipe, data, out, job, fit, options, began)
+        return _rank(recipe, data, out, job, fit, options, began, progress)
     training_data = data.training_data(recipe, job.share, job.seed, out / SHARED, progress)
     trials_file = job.record(out).with_suffix(".trials.json")
     trials, best = tune(recipe.rows[job.row], recipe.trials, training_data, trials_file)
@@ -113,7 +113,7 @@ def run_job(recipe: Recipe, data: ExperimentData, out: Path, job: Job, progress:
     _write_record(recipe, out, job, {"options": options, "trials": trials}, began)
     fitted = Job(job.row, job.seed, job.share)
     if best is not None and not fitted.is_done(recipe, out):
-        _rank(recipe, data, out, fitted, best, options, time.perf_counter())
+        _rank(recipe, data, out, fitted, best, options, time.perf_counter(), progress)
 
 
 def _fit(recipe: Recipe, data: ExperimentData, out: Path, job: Job, progress: bool) -> tuple[Fit, JsonObject]:
@@ -133,7 +133,14 @@ def _fit(recipe: Recipe, data: ExperimentData, out: Path, job: Job, progress: bo
 
 
 def _rank(
-    recipe: Recipe, data: ExperimentData, out: Path, job: Job, fit: Fit, options: JsonObject, began: float
+    recipe: Recipe,
+    data: ExperimentData,
+    out: Path,
+    job: Job,
+    fit: Fit,
+    options: JsonObject,
+    began: float,
+    progress: bool,
 ) -> None:
     """Rank the test cases of every setting, and write the files of a row with one seed."""
     frames: list[pl.DataFrame] = []
@@ -145,7 +152,7 @@ def _rank(
         training_part = TrainingData(data.dataset, split, cache_dir=out / SHARED, seed=job.seed)
         scorer = catalogue_scorer(fit.scorer, training_part, recipe.pool)
     for setting, cases in data.cases.items():
-        ranking = rank_cases(job.row, scorer, table_name(setting, job.share), cases, data.catalogue)
+        ranking = rank_cases(job.row, scorer, table_name(setting, job.share), cases, data.catalogue, progress)
         ranks = ranking.ranks.astype(np.float64)
         frames.append(pl.DataFrame({_SETTING: [setting] * len(ranks), USER: cases[USER], _RANK: ranks}))
         about = str(getattr(scorer, "about", ""))
