@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CTR_MODELS = ("deepfm", "autoint", "dcnv2", "gru4rec", "caser", "sasrec", "din", "sim")
 
 personal_app = typer.Typer(
-    no_args_is_help=True, help="Train adapters that are mixed for each user, and export a user's own."
+    no_args_is_help=True, help="Train personal adapters or a user router, and export a user's adapter."
 )
 
 
@@ -67,7 +67,7 @@ def train(
     tracking: TrackingConfig,
     backbone: BackboneConfig,
 ) -> None:
-    """Train RecLoRA: a router reads a click-through model and mixes meta-LoRAs for each user and target.
+    """Train RecLoRA: a router mixes meta-LoRAs for each user and target by a click-through model's representation.
 
     Ratings become clicks, which are split by global time into 8:1:1. The click-through model is trained on all training
     events, the language model on a sample of them (--samples); validation events decide how the two are blended. The
@@ -109,9 +109,9 @@ def train(
     console.print(f"Report: {out / 'report.md'}", markup=False, highlight=False, soft_wrap=True)
 
 
-@personal_app.command("choose", cls=Verb)
+@personal_app.command("train-router", cls=Verb)
 @config_options
-def choose(
+def train_router(
     *,
     dataset: DatasetFolder,
     general: Annotated[Path, typer.Argument(help="PEFT folder or hub id of the general adapter.")],
@@ -137,18 +137,18 @@ def choose(
     tracking: TrackingConfig,
     backbone: BackboneConfig,
 ) -> None:
-    """Learn how much of a general and a specific adapter each user gets.
+    """Train a user router: it computes how much of a general and of a specific adapter each user gets.
 
-    A router reads how a click-through model represents each user's training history, and the history's length. It is
-    trained on validation cases; both adapters are unchanged. If it does not help, all users get the best constant
+    The router reads a click-through model's representation of each user's training history, and the history's length.
+    It is trained on validation cases; both adapters are unchanged. If it does not help, all users get the best constant
     mixture.
 
     OUT holds metrics.json, report.md and ndcg.png of all rows, adapter_preference.json and adapter_preference.png,
     constant/ (the constant mixture), crm/ (the click-through model, reusable by --ctr-model), personal/ (the router),
-    users.parquet and choose.json. `lorarec personal export OUT --user ID` reads it; in a folder of adapters, `lorarec
-    serve` serves it.
+    users.parquet and user_router.json. `lorarec personal export OUT --user ID` reads OUT. If OUT is in a folder of
+    adapters, `lorarec serve` serves it.
 
-    Example: lorarec personal choose data/action demo/general demo/specific --out chosen
+    Example: lorarec personal train-router data/shop adapters/general adapters/shop --out adapters/by-user
     """
     refuse_existing(out, overwrite, FolderKind.USER_ROUTER)
     _refuse_unknown(ctr_model, (*CTR_MODELS, TITLES))
@@ -200,7 +200,7 @@ def choose(
 def export(
     *,
     folder: Annotated[
-        Path, typer.Argument(help="Folder of `lorarec personal train` or `lorarec personal choose`, or hub id.")
+        Path, typer.Argument(help="Folder of `lorarec personal train` or `lorarec personal train-router`, or hub id.")
     ],
     user: Annotated[str, typer.Option(help="User id of its dataset.")],
     out: Annotated[Path, typer.Option(help="Adapter folder to write.")],
