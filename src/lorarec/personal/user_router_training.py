@@ -69,7 +69,7 @@ def train_user_router(
     progress: bool = False,
     report: Callable[[UserRouterResult], object] | None = None,
 ) -> UserRouterResult:
-    """Train a router that weights finished adapters for each user; goes beyond RecLoRA (arXiv 2408.03533).
+    """Train a user router, which weights finished adapters for each user; goes beyond RecLoRA (arXiv 2408.03533).
 
     Users are represented by their histories in the training part of the split alone (see `user_features`). The router
     is initialized to the constant mixture with the lowest loss on its training cases. Only the router is trained, by
