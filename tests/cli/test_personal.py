@@ -59,7 +59,7 @@ def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp
     assert not list(tmp_path.glob("three*"))
 
 
-def test_users_choose_of_two_adapters(
+def test_a_user_router_over_two_adapters(
     rated: Path, backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
     leave_one_out(Dataset.load(rated), new_items=0, negatives=5).save(rated / "split")
@@ -95,6 +95,7 @@ def test_users_choose_of_two_adapters(
             "option --held-out must be between 0 and 1",
         ),
         (["train-router", "nowhere", "a", "b", "--out", "new"], "nowhere is not a dataset folder"),
+        (["choose", "films", "a", "b", "--out", "new"], "`lorarec personal choose` is called .*personal train-router`"),
         (["train", "films", "--ctr-model", "nope", "--samples", "24", "--out", "new"], "'nope' is neither a folder"),
         (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 97 train events"),
         (["train", "films", "--stars", "3", "--out", "new"], "outside 0 to 3"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import Only, config_options
@@ -35,8 +36,18 @@ if TYPE_CHECKING:
 #: The keys of `lorarec.ctr.MODELS`, whose import takes seconds.
 CTR_MODELS = ("deepfm", "autoint", "dcnv2", "gru4rec", "caser", "sasrec", "din", "sim")
 
+
+class _PersonalGroup(TyperGroup):
+    """The group, which says how its verb of version 0.1 is called now."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] == "choose" and not ctx.resilient_parsing:  # not while a shell completes the line
+            raise LorarecError("`lorarec personal choose` is called `lorarec personal train-router`")
+        return super().resolve_command(ctx, args)
+
+
 personal_app = typer.Typer(
-    no_args_is_help=True, help="Train personal adapters or a user router, and export a user's adapter."
+    cls=_PersonalGroup, no_args_is_help=True, help="Train personal adapters or a user router; export a user's adapter."
 )
 
 
