@@ -124,7 +124,7 @@ VERBS = {
     ),
     "experiment": Verb("experiment recipe.yaml --out OUT", overwrites=False, in_steps=True),
     "personal train": Verb(f"personal train shop --out OUT {PERSONAL}", resumes=True),
-    "personal choose": Verb(f"personal choose shop general specific {CHOICE} --out OUT"),
+    "personal train-router": Verb(f"personal train-router shop general specific {CHOICE} --out OUT"),
     "personal export": Verb("personal export personal --user u01 --out OUT", other=""),
     "demo": Verb("demo --quick --out OUT"),
     "demo personal": Verb("demo personal --quick --out OUT"),

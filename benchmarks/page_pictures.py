@@ -3,8 +3,8 @@
 They show adapters and a fusion, each light and dark, two mixtures side by side, a phone, and one user's own mixture.
 
 lorarec demo --out demo-output
-lorarec personal choose demo-output/dataset demo-output/adapters/general demo-output/adapters/specific --out chosen \
-    --cases 120 --epochs 2
+lorarec personal train-router demo-output/dataset demo-output/adapters/general demo-output/adapters/specific \
+    --out chosen --cases 120 --epochs 2
 python benchmarks/page_pictures.py demo-output chosen
 """
 
@@ -135,7 +135,7 @@ def photograph_own_weights(browser: Browser, url: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path, help="what `lorarec demo --out` wrote")
-    parser.add_argument("chosen", type=Path, help="what `lorarec personal choose` wrote from it")
+    parser.add_argument("chosen", type=Path, help="what `lorarec personal train-router` wrote from it")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:

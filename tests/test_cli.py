@@ -28,7 +28,8 @@ VERBS = [
 ]
 VERBS += ["evaluate", "evaluate-clicks", "experiment", "demo", "prompt", "doctor"]
 INNER_VERBS = ["data import", "data import table", "data import amazon", "data import movielens", "data import sample"]
-INNER_VERBS += ["data describe", "data split", "personal train", "personal choose", "personal export", "demo personal"]
+INNER_VERBS += ["data describe", "data split", "demo personal"]
+INNER_VERBS += ["personal train", "personal train-router", "personal export"]
 
 
 def _process(code: str, **options: Any) -> subprocess.CompletedProcess[str]:

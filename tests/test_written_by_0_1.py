@@ -23,6 +23,7 @@ from lorarec.lora.provenance import exported_user, part_weights, trained_on
 from lorarec.personal import PersonalLora, UserHistory, UserRouter, export_user
 from lorarec.ranking import Ranker
 from lorarec.retrieval import Index
+from lorarec.serving.adapter_sources import AdapterSources
 from lorarec.serving.histories import Event, Histories
 
 WRITTEN = Path(__file__).parent / "fixtures" / "written_by_0_1"
@@ -256,6 +257,11 @@ def test_export_of_a_user(written: Written, folder: str, user: str, tmp_path: Pa
 @pytest.mark.parametrize("folder", CHOOSERS)
 def test_user_chooser(written: Written, folder: str) -> None:
     check(written.user_router(folder), EXPECTED["chooser"][folder])
+
+
+def test_the_service_finds_user_routers(written: Written) -> None:
+    kinds = AdapterSources(written.home, written.backbone, written.dataset, {}).available({})
+    assert {name: kinds.get(name) for name in CHOOSERS} == dict.fromkeys(CHOOSERS, "personal")
 
 
 def test_database(written: Written) -> None:

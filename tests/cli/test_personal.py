@@ -1,4 +1,4 @@
-"""The group `personal`: train, choose, export."""
+"""The group `personal`: train, train-router, export."""
 
 import json
 from collections.abc import Callable
@@ -59,13 +59,13 @@ def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp
     assert not list(tmp_path.glob("three*"))
 
 
-def test_users_choose_of_two_adapters(
+def test_a_user_router_over_two_adapters(
     rated: Path, backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
     leave_one_out(Dataset.load(rated), new_items=0, negatives=5).save(rated / "split")
     model, names = Backbone.from_pretrained(backbone_folder).model, ("general", "specific")
     pair = [write_adapter(model, tmp_path / name, seed, {"readout": "verdict"}) for seed, name in enumerate(names)]
-    run = ("choose", rated, *pair, "--backbone", backbone_folder, "--epochs", "1", "--ctr-model", "titles")
+    run = ("train-router", rated, *pair, "--backbone", backbone_folder, "--epochs", "1", "--ctr-model", "titles")
     figures = json.loads(_run(*run, "--out", tmp_path / "one", "--limit", "8", "--json"))
     rows = ["zero-shot", *(path.name for path in pair), "constant mixture", "own mixture"]
     assert list(figures["settings"]["warm"]["rows"])[-5:] == rows
@@ -90,8 +90,12 @@ def test_users_choose_of_two_adapters(
 @pytest.mark.parametrize(
     ("words", "cause"),
     [
-        (["choose", "films", "a", "b", "--out", "new", "--held-out", "2"], "option --held-out must be between 0 and 1"),
-        (["choose", "nowhere", "a", "b", "--out", "new"], "nowhere is not a dataset folder"),
+        (
+            ["train-router", "films", "a", "b", "--out", "new", "--held-out", "2"],
+            "option --held-out must be between 0 and 1",
+        ),
+        (["train-router", "nowhere", "a", "b", "--out", "new"], "nowhere is not a dataset folder"),
+        (["choose", "films", "a", "b", "--out", "new"], "choose` is called `lorarec personal train-router`"),
         (["train", "films", "--ctr-model", "nope", "--samples", "24", "--out", "new"], "'nope' is neither a folder"),
         (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 97 train events"),
         (["train", "films", "--stars", "3", "--out", "new"], "outside 0 to 3"),

@@ -110,7 +110,7 @@ def test_another_kind_of_folder_takes_the_place_of_the_first(
     push_personal_adapters(personal, "me/personal", base_model="me/tiny")
     files = hub.model("me/personal").files
     assert "personalize.json" in files
-    assert not files.keys() & {"choose.json", "titles.parquet"}
+    assert not files.keys() & {"user_router.json", "titles.parquet"}
 
 
 def test_what_is_refused(hub: Hub, backbone: Backbone, personal: Path, shop: Dataset, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_history_that_has_gone_on_is_read_anew(chosen: Path, shared_backbone: 
     new = UserHistory("nobody", after.items, after.times)
     weights = user_router.weights(new)
     torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
-    by_titles = read_json(chosen / "choose.json")["chooser"]["crm"] == "titles"
+    by_titles = read_json(chosen / "user_router.json")["user_router"]["ctr_model"] == "titles"
     assert ((weights - user_router.weights(after)).abs().max() < 1e-6) == by_titles
 
 
@@ -158,10 +158,13 @@ def _edit(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "choose.json").unlink(), r"choose\.json does not exist"),
-        (lambda folder: (folder / "choose.json").write_text("[]"), "is not a user router"),
-        (lambda folder: _edit(folder / "choose.json", standard=None), "is not a user router"),
-        (lambda folder: _edit(folder / "choose.json", standard={"mean": [0], "deviation": [1]}), "belong together"),
+        (lambda folder: (folder / "user_router.json").unlink(), r"user_router\.json does not exist"),
+        (lambda folder: (folder / "user_router.json").write_text("[]"), "is not a user router"),
+        (lambda folder: _edit(folder / "user_router.json", standard=None), "is not a user router"),
+        (
+            lambda folder: _edit(folder / "user_router.json", standard={"mean": [0], "deviation": [1]}),
+            "belong together",
+        ),
         (
             lambda folder: _edit(folder / "personal" / "personal.json", backbone=3),
             "is not a user router",
@@ -225,9 +228,9 @@ def test_features_equal_for_all_users_are_zero(
     copied: Callable[[], Path], shared_backbone: Backbone, dataset: Dataset
 ) -> None:
     folder = copied()
-    standard = read_json(folder / "choose.json")["standard"]
+    standard = read_json(folder / "user_router.json")["standard"]
     standard["deviation"][-1] = 0.0
-    _edit(folder / "choose.json", standard=standard)
+    _edit(folder / "user_router.json", standard=standard)
     user_router = UserRouter.load(folder, shared_backbone, dataset)
     short, long = (user_router.weights(UserHistory("nobody", ["i29"] * count, range(count))) for count in (1, 100))
     assert torch.equal(short, long)

@@ -175,7 +175,7 @@ def test_constant_mixture_where_training_does_not_help(tiny_backbone, adapters, 
     found = quick_router(
         tiny_backbone, adapters, dataset, split, tmp_path / "out", ctr_model="titles", learning_rate=1e-12
     )
-    record = json.loads((tmp_path / "out" / "choose.json").read_text())
+    record = json.loads((tmp_path / "out" / "user_router.json").read_text())
     assert record == found.record
     assert record["kept_epoch"] == 0
     assert record["cases"] == {"trained": 18, "held_out": 6}
@@ -241,7 +241,7 @@ def test_a_custom_template_is_copied(tiny_backbone, adapters, shop, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["choose.json", "titles.parquet", "personal/personal.json", "personal/personal.safetensors"]
+    "name", ["user_router.json", "titles.parquet", "personal/personal.json", "personal/personal.safetensors"]
 )
 def test_files_of_a_chooser_that_never_end(name, tiny_backbone, adapters, shop, tmp_path):
     dataset, split = shop

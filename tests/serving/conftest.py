@@ -73,7 +73,7 @@ def randomize_router() -> Callable[[Path, int], None]:
 
 @pytest.fixture(scope="session")
 def write_user_router(randomize_router: Callable[[Path, int], None]) -> Callable[..., None]:
-    """Write a folder of `personal choose` over adapters in the same folder; its weights differ by user."""
+    """Write a folder of `personal train-router` over adapters in the same folder; its weights differ by user."""
 
     def write(
         backbone: Backbone,

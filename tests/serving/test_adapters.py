@@ -324,7 +324,7 @@ def test_odd_names_and_links_do_not_break_the_list(
     os.mkdir(os.fsencode(adapters) + b"/\xff\xfe")
     for name in ("line\nbreak", "\x1b[31m", "näme", "a b"):
         copy_of(adapters, name, lambda _: None)
-    for name in (ADAPTER_CONFIG_FILE, "choose.json"):
+    for name in (ADAPTER_CONFIG_FILE, "user_router.json"):
         (adapters / f"only {name}").mkdir()
         (adapters / f"only {name}" / name).symlink_to(name)
 

@@ -315,7 +315,9 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         "belongs to backbone big",
     ),
     "dataset": (
-        lambda folder: _edit(folder / "choose.json", lambda record: record["datasets"][0].update(fingerprint="f0")),
+        lambda folder: _edit(
+            folder / "user_router.json", lambda record: record["datasets"][0].update(fingerprint="f0")
+        ),
         "is for the users of dataset shop (f0), not of shop",
     ),
     "cut": (
@@ -324,7 +326,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no weights": (lambda folder: (folder / "personal" / "personal.safetensors").unlink(), "does not exist"),
     "no recommender": (lambda folder: shutil.rmtree(folder / "crm"), "crm"),
-    "no record": (lambda folder: (folder / "choose.json").write_text("{}"), "damaged"),
+    "no record": (lambda folder: (folder / "user_router.json").write_text("{}"), "damaged"),
     "a pickle": (
         lambda folder: (folder / "crm" / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n"),
         "does not hold the weights of a din",

@@ -31,7 +31,7 @@ _PANELS = {
         "train": ("train", "train", "Train an adapter: general on several datasets, specific on one."),
         "mix": ("mix", "mix", "Mix adapters into one: weights given, searched, or found without labels."),
         "export": ("export", "export", "Write a backbone with an adapter merged in, for programs without PEFT."),
-        "personal": ("personal", "personal_app", "Train adapters that are mixed for each user, and export a user's."),
+        "personal": ("personal", "personal_app", "Train personal adapters or a user router; export a user's adapter."),
     },
     "Ranking": {
         "index": ("index", "index", "Index a catalogue, so that candidates are found in milliseconds."),

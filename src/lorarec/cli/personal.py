@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import Only, config_options
@@ -35,8 +36,18 @@ if TYPE_CHECKING:
 #: The keys of `lorarec.ctr.MODELS`, whose import takes seconds.
 CTR_MODELS = ("deepfm", "autoint", "dcnv2", "gru4rec", "caser", "sasrec", "din", "sim")
 
+
+class _PersonalGroup(TyperGroup):
+    """The group, which says how its verb of version 0.1 is called now."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] == "choose" and not ctx.resilient_parsing:  # not while a shell completes the line
+            raise LorarecError("`lorarec personal choose` is called `lorarec personal train-router`")
+        return super().resolve_command(ctx, args)
+
+
 personal_app = typer.Typer(
-    no_args_is_help=True, help="Train adapters that are mixed for each user, and export a user's own."
+    cls=_PersonalGroup, no_args_is_help=True, help="Train personal adapters or a user router; export a user's adapter."
 )
 
 
@@ -67,7 +78,7 @@ def train(
     tracking: TrackingConfig,
     backbone: BackboneConfig,
 ) -> None:
-    """Train RecLoRA: a router reads a click-through model and mixes meta-LoRAs for each user and target.
+    """Train RecLoRA: a router mixes meta-LoRAs for each user and target by a click-through model's representation.
 
     Ratings become clicks, which are split by global time into 8:1:1. The click-through model is trained on all training
     events, the language model on a sample of them (--samples); validation events decide how the two are blended. The
@@ -109,9 +120,9 @@ def train(
     console.print(f"Report: {out / 'report.md'}", markup=False, highlight=False, soft_wrap=True)
 
 
-@personal_app.command("choose", cls=Verb)
+@personal_app.command("train-router", cls=Verb)
 @config_options
-def choose(
+def train_router(
     *,
     dataset: DatasetFolder,
     general: Annotated[Path, typer.Argument(help="PEFT folder or hub id of the general adapter.")],
@@ -137,18 +148,18 @@ def choose(
     tracking: TrackingConfig,
     backbone: BackboneConfig,
 ) -> None:
-    """Learn how much of a general and a specific adapter each user gets.
+    """Train a user router: it computes how much of a general and of a specific adapter each user gets.
 
-    A router reads how a click-through model represents each user's training history, and the history's length. It is
-    trained on validation cases; both adapters are unchanged. If it does not help, all users get the best constant
+    The router reads a click-through model's representation of each user's training history, and the history's length.
+    It is trained on validation cases; both adapters are unchanged. If it does not help, all users get the best constant
     mixture.
 
     OUT holds metrics.json, report.md and ndcg.png of all rows, adapter_preference.json and adapter_preference.png,
     constant/ (the constant mixture), crm/ (the click-through model, reusable by --ctr-model), personal/ (the router),
-    users.parquet and choose.json. `lorarec personal export OUT --user ID` reads it; in a folder of adapters, `lorarec
-    serve` serves it.
+    users.parquet and user_router.json. `lorarec personal export OUT --user ID` reads OUT. If OUT is in a folder of
+    adapters, `lorarec serve` serves it.
 
-    Example: lorarec personal choose data/action demo/general demo/specific --out chosen
+    Example: lorarec personal train-router data/shop adapters/general adapters/shop --out adapters/by-user
     """
     refuse_existing(out, overwrite, FolderKind.USER_ROUTER)
     _refuse_unknown(ctr_model, (*CTR_MODELS, TITLES))
@@ -200,7 +211,7 @@ def choose(
 def export(
     *,
     folder: Annotated[
-        Path, typer.Argument(help="Folder of `lorarec personal train` or `lorarec personal choose`, or hub id.")
+        Path, typer.Argument(help="Folder of `lorarec personal train` or `lorarec personal train-router`, or hub id.")
     ],
     user: Annotated[str, typer.Option(help="User id of its dataset.")],
     out: Annotated[Path, typer.Option(help="Adapter folder to write.")],

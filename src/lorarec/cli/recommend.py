@@ -115,7 +115,7 @@ def recommend(
     ] = 1000,
     backbone: BackboneConfig,
 ) -> None:
-    """Recommend items that users have not had yet: an index proposes candidates, the adapter or the fusion ranks them.
+    """Recommend items that users have not chosen yet: an index proposes candidates, an adapter or a fusion ranks them.
 
     Items are ordered by score: the log-odds of yes against no (or the log-likelihood of the title, with the readout
     likelihood) plus the logarithm of a prior proportional to 1 / place in the index's order. Probabilities are the

@@ -46,7 +46,7 @@ def serve(
         list[str] | None,
         typer.Option(
             "--adapters",
-            help="Folder of PEFT folders and of folders of `lorarec personal choose`, or an adapter: a hub id, "
+            help="Folder of PEFT folders and of folders of `lorarec personal train-router`, or an adapter: a hub id, "
             "NAME=OWNER/NAME or NAME=FOLDER; may be repeated, or left out with --fusion.",
         ),
     ] = None,
@@ -106,9 +106,9 @@ def serve(
     """Rank and recommend over HTTP, for many adapters, mixtures and users in one batch.
 
     Histories are in a database, which is filled from the dataset at the first start and grows by POST /v1/events.
-    Adapters are loaded and unloaded while the service runs. A folder of `lorarec personal choose` is served like an
-    adapter, with weights for each user. A fusion answers all requests that name no adapter. The page at / is for trying
-    it out; the API is described at /openapi.json, metrics are at /metrics, and /livez and /readyz are for health
+    Adapters are loaded and unloaded while the service runs. A folder of `lorarec personal train-router` is served like
+    an adapter, with weights for each user. A fusion answers all requests that name no adapter. The page at / is for
+    trying it out; the API is described at /openapi.json, metrics are at /metrics, and /livez and /readyz are for health
     checks. It stops at Ctrl+C or SIGTERM.
 
     Example: lorarec serve data/shop --adapters adapters

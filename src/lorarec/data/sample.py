@@ -36,7 +36,12 @@ def sample_domains() -> tuple[str, ...]:
 
 
 def load_sample(domain: str = SPECIFIC_DOMAIN) -> Dataset:
-    """Load a domain of the sample as a 5-core dataset; no two domains share an item.
+    """Load a domain of the bundled film ratings (MovieLens ml-latest-small) as a 5-core dataset.
+
+    No two domains share an item.
+
+    Args:
+        domain: Name of the domain: `action`, `thriller`, `comedy` or `drama`.
 
     Raises:
         LorarecError: There is no such domain, or the sample was removed from the package.

@@ -32,7 +32,8 @@ from lorarec.io import write_json, write_text
 METRICS, REPORT, PICTURE = "metrics.json", "report.md", "ndcg.png"
 NEW_ITEM_NOTE = (
     "The target items never occur in training and most of the others do, so popularity ranks them last by "
-    "construction, and a row that can tell which items occur in training has an advantage that is not taste."
+    "construction, and a row that can tell which items occur in training has an advantage that does not come from "
+    "the history."
 )
 _NDCG_NOTE = "- NDCG@k: 1 / log2(rank + 1) of the target item if it is among the first k, else 0; mean over cases."
 _MRR_NOTE = "- MRR: mean of 1 / rank."

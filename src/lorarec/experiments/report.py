@@ -121,7 +121,7 @@ def _describe_columns(table: ExperimentTable) -> list[str]:
     )
     return [
         f"{cases if stored else CATALOGUE_NOTE} The metric of a case is its mean over the row's seeds; baselines and "
-        "rows that draw nothing have one seed.",
+        "rows without random numbers have one seed.",
         "",
         *(METRIC_NOTES if stored else CATALOGUE_METRIC_NOTES),
         *paper,

@@ -46,7 +46,7 @@ def refuse_existing(out: str | Path, overwrite: bool = False, kind: FolderKind |
         raise LorarecError(f"{out} exists already: choose another folder or pass overwrite=True")
     if kind is None:
         raise LorarecError(f"{out} is not written by lorarec, so it is not overwritten: choose another folder")
-    if not out.is_dir() or not (out / kind.marker).is_file():
+    if not out.is_dir() or not kind.marker_file(out).is_file():
         reason = f"no {kind.name} folder written by lorarec (it has no {kind.marker})"
         raise LorarecError(f"{out} is {reason}, so it is not overwritten: choose another folder, or remove it yourself")
     if (foreign := kind.foreign_file(out)) is not None:

@@ -1,5 +1,6 @@
 """The kinds of folders that lorarec writes and their files, so that a folder of the user's own is never overwritten."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,12 +17,14 @@ class FolderKind:
         marker: Relative path of the file by which a folder of this kind is recognised.
         others: Patterns of the relative paths of all other files in the folder; `*` also matches slashes.
         is_flat: Whether only files in the folder itself belong to it, and none in subfolders.
+        former_marker: Name of the marker in folders that version 0.1 wrote, if it was another one.
     """
 
     name: str
     marker: str
     others: tuple[str, ...] = ()
     is_flat: bool = False
+    former_marker: str | None = None
 
     SPLIT: ClassVar["FolderKind"]
     DATASET: ClassVar["FolderKind"]
@@ -44,6 +47,14 @@ class FolderKind:
         """Return the patterns of the files when they are in a subfolder of a folder of another kind."""
         return tuple(f"{folder}/{pattern}" for pattern in (self.marker, *self.others))
 
+    def marker_file(self, folder: Path) -> Path:
+        """Return the path of the marker in a folder; the former one where the folder has only that."""
+        marker = folder / self.marker
+        if self.former_marker is not None and not os.path.lexists(marker):
+            former = folder / self.former_marker
+            return former if os.path.lexists(former) else marker
+        return marker
+
     def foreign_file(self, folder: Path) -> str | None:
         """Return the relative path of the first file in a folder that lorarec does not write there, or None."""
         return next((name for name in _files(folder) if not self.has_file(name)), None)
@@ -52,7 +63,7 @@ class FolderKind:
         """Return whether lorarec writes a file of this relative path into folders of this kind."""
         if self.is_flat and "/" in name:
             return False
-        return any(fnmatchcase(name, pattern) for pattern in (self.marker, *self.others))
+        return name == self.former_marker or any(fnmatchcase(name, pattern) for pattern in (self.marker, *self.others))
 
     def files(self, folder: Path) -> list[str]:
         """Return the sorted relative paths of the files in a folder that lorarec writes there."""
@@ -126,8 +137,8 @@ FolderKind.PERSONALIZATION = FolderKind(
     ),
 )
 FolderKind.USER_ROUTER = FolderKind(
-    "personal choose",
-    "choose.json",
+    "personal train-router",
+    "user_router.json",
     (
         "template.j2",
         "users.parquet",
@@ -145,6 +156,7 @@ FolderKind.USER_ROUTER = FolderKind(
         *FolderKind.CTR_MODEL.under("crm"),
         *FolderKind.PERSONAL_LORA.under("personal"),
     ),
+    former_marker="choose.json",
 )
 FolderKind.INDEX = FolderKind("index", "index.json", ("index.safetensors",))
 FolderKind.FUSION = FolderKind("fusion", "fusion.json", ("fusion.safetensors", *FolderKind.ADAPTER.under("adapters/*")))

@@ -74,7 +74,7 @@ def mix(
 ) -> MixedAdapter:
     """Mix adapters of one backbone into one adapter and write it as a PEFT folder.
 
-    The method `entropy` chooses the weights at which the mixture is most certain of its answers to prompts without
+    The method `entropy` chooses the weights at which the mixture is most confident in its answers to prompts without
     labels (MoLoRec, arXiv 2502.08271, equations 9 and 10); `agreement` chooses those at which its posterior over the
     candidates is nearest to those of the adapters, by Jensen-Shannon divergence on the same prompts; `grid` chooses
     those with the best NDCG@10 on validation cases (section 3.3); `fixed` takes the weights as given. Beside the

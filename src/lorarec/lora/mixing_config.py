@@ -26,7 +26,7 @@ class MixingConfig:
     The temperature of an adapter divides its scores such that its posterior over the candidates has the lowest log-loss
     on validation cases (Guo et al., ICML 2017). With `calibrate`, the scores of a mixture are divided by the mean of
     the adapters' temperatures, weighted as the adapters are, while the weights are chosen. An adapter that is too
-    certain of its answers then no longer attracts weight by that. The order of candidates does not depend on the
+    confident in its answers then no longer attracts weight by that. The order of candidates does not depend on the
     temperature, so the mixture that is written does not have one.
 
     Raises:
@@ -41,11 +41,14 @@ class MixingConfig:
 
     method: Method = option(
         "entropy",
-        "Choice of the weights: given, by NDCG on validation cases, or by entropy or agreement on unlabelled prompts.",
+        "Choice of the weights: given (fixed), with the best NDCG@10 on validation cases (grid), or found on "
+        "unlabelled prompts, by the confidence of the mixture (entropy) or its divergence from the adapters "
+        "(agreement).",
     )
     combine: MixingRule = option(
         "factors",
-        "Sum the factors A and B of the adapters, or the products B A, of which the other rules first prune a part.",
+        "Sum of the factors A and B of the adapters (factors), or of the products B A (deltas); the other rules prune "
+        "the products before they sum them.",
         RULE,
     )
     density: float = option(
@@ -54,17 +57,19 @@ class MixingConfig:
     scope: Scope = option("model", "One weight per adapter, or one per adapter and layer (entropy, agreement).")
     rank: int | None = option(
         None,
-        "Rank to truncate the mixture to by singular value decomposition; None for no truncation, or with a rule that "
-        "prunes for the largest rank of the adapters.",
+        "Rank to truncate the mixture to by singular value decomposition; None for no truncation (factors, deltas) or "
+        "the largest rank of the adapters (other rules).",
         RULE,
     )
     task_arithmetic: bool = option(False, "Allow weights that are negative or do not sum to 1 (fixed).", RULE)
     setting: Literal["warm", "new-item"] = option(
-        "warm", "Setting of the test users that unlabelled prompts are drawn from, without their targets.", SEARCH
+        "warm", "Test cases that unlabelled prompts are drawn from; their targets are not read.", SEARCH
     )
     prompts: int = option(50, "Number of unlabelled prompts.", SEARCH)
     objective: Objective = option(
-        "candidates", "Entropy of the candidates, or of the first tokens of an answer.", SEARCH
+        "candidates",
+        "Distribution whose entropy is minimised: the posterior over the candidates, or the first answer tokens.",
+        SEARCH,
     )
     calibrate: bool = option(
         False, "Fit a temperature per adapter on validation cases first (entropy, agreement).", SEARCH

@@ -22,7 +22,6 @@ from .user_mixture_report import UserMixtureScorer as UserMixtureScorer
 from .user_mixture_report import adapter_preference as adapter_preference
 from .user_mixture_report import describe_preference as describe_preference
 from .user_mixture_report import report_user_mixtures as report_user_mixtures
-from .user_router import RECORD as RECORD
 from .user_router import UserRouter as UserRouter
 from .user_router_training import UserRouterResult as UserRouterResult
 from .user_router_training import train_user_router as train_user_router

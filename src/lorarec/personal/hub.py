@@ -57,8 +57,9 @@ def push_personal_adapters(
             repository, or the hub cannot be reached.
     """
     folder = personal_folder(folder)
-    chosen = (folder / FolderKind.USER_ROUTER.marker).is_file()
-    marker = (FolderKind.USER_ROUTER if chosen else FolderKind.PERSONALIZATION).marker
+    marker = FolderKind.USER_ROUTER.marker_file(folder).name
+    if not (folder / marker).is_file():
+        marker = FolderKind.PERSONALIZATION.marker
     record, settings = read_json(folder / marker), read_json(folder / PERSONAL / SETTINGS)
     recorded = str(settings["backbone"]["id"])
     if base_model is None and recorded != EMBEDDED and hub_base_model({"base_model_name_or_path": recorded}) is None:

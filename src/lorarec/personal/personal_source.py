@@ -11,6 +11,7 @@ PERSONAL = "personal"
 PERSONAL_FILES = (
     FolderKind.PERSONALIZATION.marker,
     FolderKind.USER_ROUTER.marker,
+    str(FolderKind.USER_ROUTER.former_marker),
     "users.parquet",
     "titles.parquet",
     "template.j2",
@@ -33,6 +34,6 @@ def personal_folder(source: str | Path) -> Path:
     if not os.path.lexists(folder / PERSONAL / FolderKind.PERSONAL_LORA.marker):
         raise LorarecError(
             f"{source} has no personal adapters: give a folder of `lorarec personal train` or `lorarec personal "
-            "choose`, or its hub id"
+            "train-router`, or its hub id"
         )
     return folder

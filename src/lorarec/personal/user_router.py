@@ -16,7 +16,7 @@ from lorarec.ctr import WEIGHTS as CRM_WEIGHTS
 from lorarec.ctr import CTRModel
 from lorarec.data import Dataset, load_split, read_parquet
 from lorarec.errors import LorarecError
-from lorarec.io import JsonObject, file_fingerprint, read_json
+from lorarec.io import FolderKind, JsonObject, file_fingerprint, read_json
 from lorarec.lora import JSON_LIMIT, WEIGHTS_LIMIT, Adapter, AdapterBank, AdapterRecord, read_prompt, require_regular
 from lorarec.personal.config import TITLES
 from lorarec.personal.personal_source import PERSONAL, personal_folder
@@ -27,8 +27,8 @@ from lorarec.personal.user_history import RatedHistories, TitledHistories, UserH
 from lorarec.prompts import PromptConfig
 
 #: Names in the folder of a user router: the click-through model, the record, and the embeddings of the titles.
-CRM, RECORD, VECTORS = "crm", "choose.json", "titles.parquet"
-AGAIN = "run `lorarec personal choose` again"
+CRM, RECORD, VECTORS = "crm", FolderKind.USER_ROUTER.marker, "titles.parquet"
+AGAIN = "run `lorarec personal train-router` again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,24 +92,25 @@ class UserRouter:
 
     @classmethod
     def _load(cls, folder: Path, backbone: Backbone, dataset: Dataset) -> Self:
-        for file in (folder / RECORD, folder / PERSONAL / SETTINGS, folder / CRM / CRM_RECORD):
+        marker = FolderKind.USER_ROUTER.marker_file(folder)
+        for file in (marker, folder / PERSONAL / SETTINGS, folder / CRM / CRM_RECORD):
             if os.path.lexists(file):
                 require_regular(file, JSON_LIMIT)
         for file in (folder / PERSONAL / TENSORS, folder / VECTORS, folder / CRM / CRM_WEIGHTS):
             if os.path.lexists(file):
                 require_regular(file, WEIGHTS_LIMIT)
-        contents = read_json(folder / RECORD)
+        contents = read_json(marker)
         (trained_for,) = contents["datasets"]
-        record = AdapterRecord.from_json(folder / RECORD, contents)
+        record = AdapterRecord.from_json(marker, contents)
         if trained_for["fingerprint"] != dataset.fingerprint:
             raise LorarecError(
                 f"{folder} is for the users of dataset {trained_for['name']} ({trained_for['fingerprint']}), "
                 f"not of {dataset.name} ({dataset.fingerprint})"
             )
         saved = read_saved(folder / PERSONAL, backbone)
-        files = [folder / RECORD, folder / PERSONAL / SETTINGS, folder / PERSONAL / TENSORS]
+        files = [marker, folder / PERSONAL / SETTINGS, folder / PERSONAL / TENSORS]
         represent: RatedHistories | TitledHistories
-        if contents["chooser"]["crm"] == TITLES:
+        if _settings(contents)["ctr_model"] == TITLES:
             represent = TitledHistories(read_parquet(folder / VECTORS, AGAIN))
             files.append(folder / VECTORS)
         else:
@@ -137,6 +138,15 @@ class UserRouter:
         )
 
 
+def _settings(contents: JsonObject) -> JsonObject:
+    """Return the options in a record; version 0.1 had other names for two of its keys."""
+    if "chooser" in contents:
+        former: JsonObject = contents["chooser"]
+        return former | {"ctr_model": former["crm"]}
+    current: JsonObject = contents["user_router"]
+    return current
+
+
 def _load_ctr_model(folder: Path, contents: JsonObject, dataset: Dataset) -> CTRModel:
     """Load the click-through model, which numbers users and items as in the training part of the dataset's split."""
     try:
@@ -145,7 +155,7 @@ def _load_ctr_model(folder: Path, contents: JsonObject, dataset: Dataset) -> CTR
         raise LorarecError(f"{folder} needs the split of {dataset.name}, which cannot be read") from error
     if split.cases != contents["datasets"][0]["split"]:
         raise LorarecError(f"{folder} learned from another split of {dataset.name} than it has now: {AGAIN}")
-    positive_from, stars, seed = (contents["chooser"][name] for name in ("positive_from", "stars", "seed"))
+    positive_from, stars, seed = (_settings(contents)[name] for name in ("positive_from", "stars", "seed"))
     return fit_on_training_part(folder / CRM, dataset, split, positive_from, stars, seed, progress=False)
 
 

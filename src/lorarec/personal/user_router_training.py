@@ -44,10 +44,10 @@ class UserRouterResult:
     Attributes:
         folder: Path of the folder. It has `personal/` and `users.parquet`, from which `export_user` writes a user's own
             adapter; `constant/`, the PEFT folder of the best constant mixture; `crm/`, the click-through model, or
-            `titles.parquet`; and `choose.json`.
+            `titles.parquet`; and `user_router.json`.
         users: Contents of users.parquet: user_id, events (length of the training history), representation, and weights
             (K), the mean over layers.
-        record: Contents of choose.json.
+        record: Contents of user_router.json.
     """
 
     folder: Path
@@ -69,7 +69,7 @@ def train_user_router(
     progress: bool = False,
     report: Callable[[UserRouterResult], object] | None = None,
 ) -> UserRouterResult:
-    """Train a router that weights finished adapters for each user; goes beyond RecLoRA (arXiv 2408.03533).
+    """Train a user router, which weights finished adapters for each user; goes beyond RecLoRA (arXiv 2408.03533).
 
     Users are represented by their histories in the training part of the split alone (see `user_features`). The router
     is initialized to the constant mixture with the lowest loss on its training cases. Only the router is trained, by
@@ -130,7 +130,7 @@ def train_user_router(
         backbone_id=backbone.id,
         backbone_fingerprint=backbone.fingerprint,
         datasets=({"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.cases},),
-        details={"chooser": asdict(config) | {"crm": str(ctr_model)}},
+        details={"user_router": asdict(config) | {"ctr_model": str(ctr_model)}},
     )
     torch.manual_seed(config.seed)
     input_size = fitted.representation.shape[1]

@@ -9,7 +9,7 @@ class AdapterInfo:
 
     Attributes:
         name: Name of the adapter.
-        kind: `adapter`, or `personal` for a folder of `lorarec personal choose`.
+        kind: `adapter`, or `personal` for a folder of `lorarec personal train-router`.
         fingerprint: Hash of the adapter's files when it was loaded.
         rank: Largest rank of the adapter's layers.
         readout: `verdict` or `likelihood`.

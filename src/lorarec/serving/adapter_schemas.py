@@ -57,8 +57,8 @@ class AdapterInfo(BaseModel):
     kind: Annotated[
         AdapterKind,
         Field(
-            description="`adapter`, or `personal` for a folder of `lorarec personal choose`, which is mixed for each "
-            "user."
+            description="`adapter`, or `personal` for a folder of `lorarec personal train-router`, which is mixed for "
+            "each user."
         ),
     ]
     fingerprint: Annotated[str, Field(description="Hash of the adapter's files when it was loaded.")]

@@ -9,10 +9,9 @@ from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind
 from lorarec.lora import ADAPTER_CONFIG_FILE, adapter_folder, prompt_config, read_adapter
-from lorarec.personal import PERSONAL_FILES, RECORD, UserRouter
+from lorarec.personal import PERSONAL_FILES, UserRouter
 from lorarec.serving.engine import AdapterKind, LoadedAdapter, copy_to_memory
 
-_MARKERS: dict[str, AdapterKind] = {ADAPTER_CONFIG_FILE: "adapter", RECORD: "personal"}
 #: Minimum of the limit on the bytes of an adapter's weights, which is otherwise the size of the backbone.
 MIN_LIMIT = 1 << 26
 
@@ -110,8 +109,7 @@ class AdapterSources:
 
 
 def _kind(folder: Path) -> AdapterKind | None:
-    for marker, kind in _MARKERS.items():
-        # Unlike Path.is_file, os.path.isfile does not raise for a path that cannot be read.
-        if os.path.isfile(folder / marker):
-            return kind
-    return None
+    # Unlike Path.is_file, os.path.isfile does not raise for a path that cannot be read.
+    if os.path.isfile(folder / ADAPTER_CONFIG_FILE):
+        return "adapter"
+    return "personal" if os.path.isfile(FolderKind.USER_ROUTER.marker_file(folder)) else None
