@@ -87,11 +87,9 @@ def test_unbounded_constructs_are_refused_by_name_and_line(source: str) -> None:
     ],
 )
 def test_sources_that_cannot_be_compiled(source: str, message: str) -> None:
-    began = time.monotonic()
     with pytest.raises(LorarecError, match=message) as error:
         LimitedTemplate("own", source)
     assert len(str(error.value)) < 400
-    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(
@@ -118,6 +116,16 @@ def test_loops_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert template.render(history=["a"]) == ""
     with pytest.raises(LorarecError, match=r"more than 0\.1 s"):
         template.render(history=["a"] * 100)
+
+
+def test_waiting_for_the_processor_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SECONDS", 0.1)
+
+    def finalize(value: str) -> str:
+        time.sleep(0.2)
+        return value
+
+    assert LimitedTemplate("own", "{{ candidate }}{{ candidate }}", finalize).render(candidate="a") == "aa"
 
 
 @given(
