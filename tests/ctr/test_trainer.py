@@ -207,6 +207,14 @@ def test_bad_fits(small_log: ClickLog) -> None:
             CTRConfig(**{option: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_training_that_diverges_in_its_only_step_is_refused(name: str, small_log: ClickLog) -> None:
+    """The weights are large and finite then, so that probabilities are the first that are not numbers."""
+    config = CTRConfig(epochs=1, batch_size=100_000, learning_rate=1e30)
+    with pytest.raises(LorarecError, match=f"{name}: the training diverged, its scores are not finite: lower the"):
+        fit_ctr_model(name, small_log, config)
+
+
 def test_a_training_that_diverges_is_refused(small_log: ClickLog) -> None:
     with pytest.raises(LorarecError, match=r"din: the training diverged.*lower the learning rate"):
         fit_ctr_model("din", small_log, CTRConfig(epochs=2, learning_rate=1e30))

@@ -111,6 +111,21 @@ def test_a_training_that_diverges_is_refused(name: str, circles: TrainingData) -
         _fit(name, replace(circles, split=split, cache_dir=None), learning_rate=1e30)
 
 
+@pytest.mark.parametrize("has_validation_cases", [True, False])
+@pytest.mark.parametrize("name", sorted(QUICK.keys() - {"vq-rec", "p5"}))  # their norms keep the scores finite
+def test_a_training_that_diverges_in_its_only_step_is_refused(
+    name: str, has_validation_cases: bool, circles: TrainingData
+) -> None:
+    """The weights are large and finite then, so that scores are the first that are not numbers."""
+    valid = circles.split.valid if has_validation_cases else circles.split.valid.clear()
+    data = replace(circles, split=replace(circles.split, valid=valid), cache_dir=None)
+    once = {"epochs": 1, "batch_size": 100_000, "learning_rate": 1e30}
+    if "pretrain_epochs" in QUICK[name]:
+        once["pretrain_epochs"] = 1
+    with pytest.raises(LorarecError, match="the training diverged, its scores are not finite: lower the learning rate"):
+        _fit(name, data, **once)
+
+
 @pytest.mark.parametrize("name", ["bpr-mf", "sasrec", "recformer", "p5"])
 def test_without_validation_cases_the_last_epoch_counts(
     name: str, circles: TrainingData, monkeypatch: pytest.MonkeyPatch

@@ -137,11 +137,11 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        refuse_divergence(model, title)
         with evaluation_mode(model):
             probabilities = read_events(
                 lambda batch: model(batch).sigmoid(), batch_of, valid, f"Scoring with {title}", progress
             )
+        refuse_divergence(model, title, torch.from_numpy(probabilities))
         if stopping.step(auc(probabilities, log.label[valid])):
             break
     stopping.restore()

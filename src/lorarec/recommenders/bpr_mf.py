@@ -14,7 +14,7 @@ from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import track
 from lorarec.options import document_options, option
 from lorarec.recommenders.dot_product import DotProductScorer
-from lorarec.recommenders.early_stopping import EarlyStopping, refuse_divergence
+from lorarec.recommenders.early_stopping import CHECKED_CASES, EarlyStopping, refuse_divergence
 from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.recommender_config import RecommenderConfig
 from lorarec.recommenders.training_data import TrainingData
@@ -50,6 +50,12 @@ class MatrixFactorization(nn.Module):
         for table in (self.user, self.item):
             nn.init.normal_(table.weight, std=0.1 * hidden_size**-0.5)
         nn.init.zeros_(self.bias.weight)
+
+    @torch.no_grad()
+    def scores(self, triples: torch.Tensor) -> torch.Tensor:
+        """Return the scores (n,) of the positive items of triples (n, 3) of user, positive item and negative item."""
+        users, positives, _ = triples.unbind(1)
+        return (self.user(users) * self.item(positives)).sum(1) + self.bias(positives)[:, 0]
 
     def loss(self, triples: torch.Tensor, weight_decay: float) -> torch.Tensor:
         """Return the mean of -log sigmoid(score of the positive - score of the negative) plus the L2 penalty.
@@ -100,7 +106,7 @@ class BPRMF(ScorerRecommender[BPRMFConfig]):
                 optimizer.zero_grad()
                 model.loss(batch, config.weight_decay).backward()
                 optimizer.step()
-            refuse_divergence(model, "BPR-MF")
+            refuse_divergence(model, "BPR-MF", model.scores(triples[:CHECKED_CASES]))
             if data.has_validation_cases and stopping.step(data.validation_ndcg(_scorer(data, model))):
                 break
         stopping.restore()

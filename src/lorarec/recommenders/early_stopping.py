@@ -5,6 +5,9 @@ from torch import nn
 
 from lorarec.errors import LorarecError
 
+#: Number of training cases that are scored after each epoch for `refuse_divergence`.
+CHECKED_CASES = 64
+
 
 class EarlyStopping:
     """Remember the weights of the epoch with the best validation metric, the earlier of two equal ones.
@@ -39,15 +42,19 @@ class EarlyStopping:
             self.model.load_state_dict(self._weights)
 
 
-def refuse_divergence(model: nn.Module, title: str) -> None:
+def refuse_divergence(model: nn.Module, title: str, scores: torch.Tensor) -> None:
     """Refuse a model whose training has diverged; call it after each epoch.
 
     Args:
         model: Model that is trained.
         title: Name of the model in the error message.
+        scores: Scores that the model gives now to some cases. A single step can leave weights so large that every
+            score overflows, before a further step makes the weights themselves NaN.
 
     Raises:
-        LorarecError: A parameter is not finite.
+        LorarecError: A parameter or a score is not finite.
     """
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise LorarecError(f"{title}: the training diverged, its weights are not finite: lower the learning rate")
+    if not scores.isfinite().all():
+        raise LorarecError(f"{title}: the training diverged, its scores are not finite: lower the learning rate")

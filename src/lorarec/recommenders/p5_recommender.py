@@ -24,7 +24,7 @@ from lorarec.io import track
 from lorarec.options import document_options, option
 from lorarec.recommenders.bpr_mf import chose_everything, sample_negatives
 from lorarec.recommenders.dot_product import UNKNOWN_ITEM_SCORE
-from lorarec.recommenders.early_stopping import EarlyStopping, refuse_divergence
+from lorarec.recommenders.early_stopping import CHECKED_CASES, EarlyStopping, refuse_divergence
 from lorarec.recommenders.interactions import known_items
 from lorarec.recommenders.p5_prompts import PADDING_TOKEN, P5Prompt, P5PromptBuilder, collate
 from lorarec.recommenders.recommender import ScorerRecommender
@@ -174,13 +174,24 @@ class P5(ScorerRecommender[P5Config]):
                 optimizer.zero_grad()
                 (-model.log_likelihoods(states, mask, torch.from_numpy(answers)).mean()).backward()
                 optimizer.step()
-            refuse_divergence(model, "P5")
+            refuse_divergence(model, "P5", _scores(model, prompts, examples[:CHECKED_CASES]))
             if data.has_validation_cases and stopping.step(data.validation_ndcg(scorer)):
                 break
         stopping.restore()
         model.eval()
         self.scorer = scorer
         return self
+
+
+@torch.no_grad()
+def _scores(model: P5Model, prompts: P5PromptBuilder, examples: list[tuple[P5Prompt, int]]) -> torch.Tensor:
+    """Return the log-likelihoods (n,) of the answers of examples."""
+    if not examples:
+        return torch.empty(0)
+    with evaluation_mode(model):
+        states, mask = model.encode([prompt for prompt, _ in examples])
+        answers = prompts.items.tokens(np.array([answer for _, answer in examples]))
+        return model.log_likelihoods(states, mask, torch.from_numpy(answers))
 
 
 def number_items(data: TrainingData) -> dict[str, int]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lorarec.io import track
-from lorarec.recommenders.early_stopping import EarlyStopping, refuse_divergence
+from lorarec.recommenders.early_stopping import CHECKED_CASES, EarlyStopping, refuse_divergence
 from lorarec.recommenders.sequential.config import NextItemConfig
 from lorarec.recommenders.sequential.next_item_model import PADDING, IdEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.registry import SEQUENCE_ENCODERS
@@ -114,7 +114,7 @@ def train_next_item(
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-        refuse_divergence(model, "next-item model")
+        refuse_divergence(model, "next-item model", _scores(model, pieces[:CHECKED_CASES]))
         if valid is not None:
             with evaluation_mode(model):
                 metric = valid(model)
@@ -122,6 +122,16 @@ def train_next_item(
                 break
     stopping.restore()
     return model.eval()
+
+
+@torch.no_grad()
+def _scores(model: NextItemModel, pieces: list[np.ndarray]) -> torch.Tensor:
+    """Return the scores (pieces, pieces) of the last items of pieces after the items before the last of each."""
+    if not pieces:
+        return torch.empty(0)
+    with evaluation_mode(model):
+        queries = model.queries([piece[:-1] for piece in pieces])
+        return queries @ model.items(torch.tensor([piece[-1] for piece in pieces])).T
 
 
 def sampled_softmax(items: int, negatives: int, in_batch_share: float = 0.0) -> Loss:

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 from lorarec.data import Dataset
 from lorarec.io import track
 from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
-from lorarec.recommenders.early_stopping import EarlyStopping, refuse_divergence
+from lorarec.recommenders.early_stopping import CHECKED_CASES, EarlyStopping, refuse_divergence
 from lorarec.recommenders.recommender import Requirement, ScorerRecommender
 from lorarec.recommenders.sequential.trainer import batches_by_length, next_item_positions
 from lorarec.recommenders.training_data import TrainingData
@@ -33,6 +33,7 @@ from lorarec.recommenders.transferable.recformer_model import (
     latest_first,
     principal_components,
 )
+from lorarec.scoring import evaluation_mode
 
 
 class RecFormer(ScorerRecommender[RecFormerConfig]):
@@ -79,6 +80,7 @@ def pretrain(data: TrainingData, config: RecFormerConfig) -> RecFormerEncoder:
     encoder = _new_encoder(data, config)
     texts = _tokenize([dataset for dataset, _ in data.general], data, encoder, config)
     _, histories = general_histories(data)
+    checked = torch.arange(min(len(texts.tokens), CHECKED_CASES))[:, None]
     optimizer = torch.optim.Adam(encoder.parameters(), config.pretrain_learning_rate)
     for _ in track(range(config.pretrain_epochs), "Pre-training", data.progress):
         for items, next_items in _batches(histories, 1, config, generator):
@@ -95,7 +97,9 @@ def pretrain(data: TrainingData, config: RecFormerConfig) -> RecFormerEncoder:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        refuse_divergence(encoder, "RecFormer")
+        with evaluation_mode(encoder), torch.no_grad():
+            vectors = encoder.vectors(texts.concatenate(checked, config.max_tokens))
+        refuse_divergence(encoder, "RecFormer", vectors)
     return encoder
 
 
@@ -110,6 +114,7 @@ def fine_tune(data: TrainingData, model: RecFormerModel) -> None:
     torch.manual_seed(data.seed)
     generator = np.random.default_rng(data.seed)
     model.encode_items()
+    checked = [history for history in data.histories if len(history)][:CHECKED_CASES]
     best: list[float] = []
     for stage in (1, 2):
         optimizer = torch.optim.Adam(model.encoder.parameters(), config.learning_rate)
@@ -120,7 +125,7 @@ def fine_tune(data: TrainingData, model: RecFormerModel) -> None:
             if stage == 1:
                 model.encode_items()
             _train_epoch(model, data.histories, len(data.train_items), optimizer, generator)
-            refuse_divergence(model, "RecFormer")
+            refuse_divergence(model, "RecFormer", model.queries(checked) @ model.vectors.T)
             if data.has_validation_cases and stopping.step(data.validation_ndcg(_scorer(data, model))):
                 break
         stopping.restore()
