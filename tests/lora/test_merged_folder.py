@@ -90,6 +90,35 @@ def test_a_ranking_with_other_prompts_than_those_of_the_adapter_warns(
     ]
 
 
+def test_the_same_template_by_path_and_by_text_does_not_warn(
+    tiny_backbone: Backbone, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "{% for title in history %}{{ title }}, {% endfor %}likes {{ candidate }}?"
+    file, other = tmp_path / "mine.jinja", tmp_path / "other.jinja"
+    file.write_text(text)
+    other.write_text(f"Guess: {text}")
+    folder = write_peft_adapter(tiny_backbone.model, tmp_path / "adapter", seed=1)
+    trained = replace(prompt_config(None), template=TemplateText("/elsewhere/mine.jinja", text))
+    save_merged(tiny_backbone, replace(read_adapter(folder), record=AdapterRecord(trained)), tmp_path / "merged")
+    merged = Backbone.from_pretrained(tmp_path / "merged")
+    for template in (file, str(file), TemplateText("mine", text)):
+        Ranker(merged, template=template)
+    assert not caplog.messages
+    Ranker(merged, template=other)
+    assert ["trained with other prompts (template)" in message for message in caplog.messages] == [True]
+
+
+def test_a_bundled_template_by_its_name_and_by_default_does_not_warn(
+    tiny_backbone: Backbone, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_peft_adapter(tiny_backbone.model, tmp_path / "adapter", seed=1)
+    save_merged(tiny_backbone, replace(read_adapter(folder), record=AdapterRecord(PromptConfig())), tmp_path / "merged")
+    merged = Backbone.from_pretrained(tmp_path / "merged")
+    for template in (None, "verdict", "verdict-v1", "verdict-v2"):  # the versions are the same without evidence
+        Ranker(merged, template=template)
+    assert not caplog.messages
+
+
 def test_an_update_that_bfloat16_would_lose_is_refused(tiny_backbone: Backbone, tmp_path: Path) -> None:
     adapter = write_peft_adapter(tiny_backbone.model, tmp_path / "adapter", seed=1, lora_alpha=1e-3)
     tiny_backbone.model.bfloat16()

@@ -1,7 +1,7 @@
 """Merged models: a backbone with an adapter in its weights, as a Transformers folder for other programs."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from lorarec.backbone import Backbone
@@ -10,8 +10,8 @@ from lorarec.io import FolderKind, new_folder, read_json, refuse_existing, versi
 from lorarec.lora.injection import merge
 from lorarec.lora.mixed_linear import MixedLinear
 from lorarec.lora.peft_folder import AdapterLike, read_adapter
-from lorarec.lora.prompt_record import prompt_config
-from lorarec.prompts import PromptConfig
+from lorarec.lora.prompt_record import prompt_config, same_option
+from lorarec.prompts import PromptConfig, TemplateText
 
 logger = logging.getLogger(__name__)
 
@@ -72,14 +72,18 @@ def warn_of_other_prompts(backbone: Backbone, prompt: PromptConfig) -> None:
     """Log a warning if a backbone is a merged model whose adapter was trained with other prompts than these.
 
     Raises:
-        LorarecError: `merged.json` is not valid JSON.
+        LorarecError: `merged.json` is not valid JSON or has a wrong value, or a template cannot be read.
     """
     file = Path(backbone.id, MERGED_RECORD_FILE)
     record = read_json(file) if file.is_file() else None
-    trained = record.get("prompt") if isinstance(record, dict) else None
-    if not isinstance(trained, dict):
+    recorded = record.get("prompt") if isinstance(record, dict) else None
+    if not isinstance(recorded, dict):
         return
-    others = [name for name, value in asdict(prompt).items() if trained.get(name, value) != value]
+    known = {each.name: recorded[each.name] for each in fields(PromptConfig) if each.name in recorded}
+    if isinstance(template := known.get("template"), dict):
+        known["template"] = TemplateText(str(template.get("name")), str(template.get("text")))
+    trained = replace(prompt, **known)
+    others = [each.name for each in fields(PromptConfig) if not same_option(trained, prompt, each.name)]
     if others:
         logger.warning(
             "%s is merged with an adapter that was trained with other prompts (%s): its scores are not those of the "

@@ -10,7 +10,15 @@ from lorarec.io import HubId
 from lorarec.lora.peft_folder import Adapter
 from lorarec.lora.record import AdapterRecord
 from lorarec.lora.safe_files import quoted, read_bounded
-from lorarec.prompts import BUNDLED, LATEST, SAME_WITHOUT_EVIDENCE, SOURCE_LIMIT, PromptConfig, TemplateText
+from lorarec.prompts import (
+    BUNDLED,
+    LATEST,
+    SAME_WITHOUT_EVIDENCE,
+    SOURCE_LIMIT,
+    PromptConfig,
+    TemplateText,
+    read_template,
+)
 
 #: Options of prompts that adapters must share to be scored together.
 SHARED = ("readout", "template", "evidence", "evidence_model")
@@ -83,7 +91,7 @@ def shared_prompt_config(configs: Mapping[str, PromptConfig]) -> PromptConfig:
     (first_name, first), *others = configs.items()
     for name, other in others:
         for option in SHARED:
-            if not _same(first, other, option):
+            if not same_option(first, other, option):
                 values = (getattr(each, option) for each in (first, other))
                 trained = ", ".join(value.name if isinstance(value, TemplateText) else str(value) for value in values)
                 raise LorarecError(
@@ -98,11 +106,17 @@ def shared_prompt_config(configs: Mapping[str, PromptConfig]) -> PromptConfig:
     return PromptConfig(**agreed)
 
 
-def _same(one: PromptConfig, other: PromptConfig, option: str) -> bool:
-    """Return whether an option is the same; versions of a template are, if they give the same prompts."""
-    values = [getattr(one, option), getattr(other, option)]
-    if option == "template" and not one.evidence and not other.evidence:
-        values = [SAME_WITHOUT_EVIDENCE.get(value, value) for value in values]
+def same_option(one: PromptConfig, other: PromptConfig, option: str) -> bool:
+    """Return whether an option is the same; templates are, if they give the same prompts.
+
+    Raises:
+        LorarecError: A template is a file that cannot be read.
+    """
+    if option != "template":
+        return bool(getattr(one, option) == getattr(other, option))
+    values = [read_template(each.template or each.readout) for each in (one, other)]
+    if not one.evidence and not other.evidence:
+        values = [SAME_WITHOUT_EVIDENCE.get(value, value) if isinstance(value, str) else value for value in values]
     return values[0] == values[1]
 
 
