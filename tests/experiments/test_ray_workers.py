@@ -17,6 +17,7 @@ from lorarec.experiments import Recipe, read_experiment
 from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.job import Job, run_job
 from lorarec.experiments.ray_workers import RayWorkers
+from lorarec.experiments.workers import STOPPED
 from lorarec.io.artefacts import read_json
 
 QUICK = {"epochs": 2, "hidden_size": 8, "batch_size": 64, "learning_rate": 2e-2}
@@ -45,7 +46,7 @@ def test_tasks_rank_as_one_process_does_and_one_that_fails_takes_no_other_along(
         app, ["experiment", str(path), "--out", str(tmp_path / "out"), "--executor", "ray", "--workers", "2"]
     )
     assert result.exit_code == 1
-    assert "broken-seed1: failed: case 0: a score is NaN" in result.output
+    assert "broken-seed1: failed: next-item model: the training diverged, its scores are not finite" in result.output
     found = pl.read_parquet(tmp_path / "out" / "rows" / "bpr-mf-seed1.parquet")
     assert_frame_equal(found, _ranks(read_experiment(path), tmp_path / "here"))
     assert read_json(tmp_path / "out" / "rows" / "bpr-mf-seed1.json")["peak_mib"] > 0
@@ -55,6 +56,15 @@ def test_tasks_rank_as_one_process_does_and_one_that_fails_takes_no_other_along(
 def test_too_many_workers_are_refused() -> None:
     with pytest.raises(LorarecError, match="workers=1000: the cluster has room for"):
         RayWorkers(1000)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_nothing_is_started_after_stop(tmp_path: Path) -> None:
+    """A thread of `worker_threads` may ask for its job between the interruption and the end of the others."""
+    workers = RayWorkers(1)
+    workers.stop()
+    assert workers.run(Path.touch, tmp_path / "started") == STOPPED
+    assert not (tmp_path / "started").exists()
 
 
 def test_an_address_is_of_the_ray_engine(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
