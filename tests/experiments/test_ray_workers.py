@@ -58,9 +58,9 @@ def test_too_many_workers_are_refused() -> None:
         RayWorkers(1000)
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_nothing_is_started_after_stop(tmp_path: Path) -> None:
+def test_nothing_is_started_after_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread of `worker_threads` may ask for its job between the interruption and the end of the others."""
+    monkeypatch.setattr("lorarec.experiments.ray_workers.share_each", lambda count: (1, 0))
     workers = RayWorkers(1)
     workers.stop()
     assert workers.run(Path.touch, tmp_path / "started") == STOPPED

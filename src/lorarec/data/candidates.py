@@ -56,7 +56,8 @@ def draw_candidates(
         LorarecError: The catalogue is smaller than a candidate set.
     """
     if catalogue.len() < negatives + 1:
-        fewer = f"set option negatives to at most {catalogue.len() - 1} or " if catalogue.len() > 1 else ""
+        most = catalogue.len() - 1
+        fewer = f"set option negatives of the split (`lorarec data split`) to at most {most} or " if most > 0 else ""
         raise LorarecError(
             f"{negatives + 1} candidates need as many items, but only {catalogue.len()} can be drawn: {fewer}use more "
             "items"

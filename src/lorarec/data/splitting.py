@@ -374,7 +374,8 @@ def _with_candidates(
     sizes = {"valid": valid.height} | {f"test {setting}": frame.height for setting, frame in test.items()}
     if cases and not sum(sizes.values()):
         raise LorarecError(
-            f"{dataset.name}: no user left {negatives} items untouched: lower option negatives or use more items"
+            f"{dataset.name}: no user left {negatives} items untouched: lower option negatives of the split (`lorarec "
+            "data split`) or use more items"
         )
     counts = {"train": train.height} | sizes | extra_counts
     counts["cases_without_negatives"] = cases - sum(sizes.values())

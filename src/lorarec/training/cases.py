@@ -133,7 +133,7 @@ class CaseSampler:
             raise LorarecError(
                 f"dataset {self.name} has no training cases: its {self.users_set_aside} users with two training "
                 f"interactions leave at most {left[lengths > 1].max()} of {len(self.titles)} items, too few for "
-                f"{config.negatives} negatives: lower option negatives or use more items"
+                f"{config.negatives} negatives: lower option negatives of the training or use more items"
             )
 
     def __len__(self) -> int:
