@@ -17,14 +17,14 @@ class FolderKind:
         marker: Relative path of the file by which a folder of this kind is recognised.
         others: Patterns of the relative paths of all other files in the folder; `*` also matches slashes.
         is_flat: Whether only files in the folder itself belong to it, and none in subfolders.
-        former_marker: Name of the marker in folders that version 0.1 wrote, if it was another one.
+        former_marker: Relative path of the marker in folders of version 0.1; empty if it is the same.
     """
 
     name: str
     marker: str
     others: tuple[str, ...] = ()
     is_flat: bool = False
-    former_marker: str | None = None
+    former_marker: str = ""
 
     SPLIT: ClassVar["FolderKind"]
     DATASET: ClassVar["FolderKind"]
@@ -49,11 +49,8 @@ class FolderKind:
 
     def marker_file(self, folder: Path) -> Path:
         """Return the path of the marker in a folder; the former one where the folder has only that."""
-        marker = folder / self.marker
-        if self.former_marker is not None and not os.path.lexists(marker):
-            former = folder / self.former_marker
-            return former if os.path.lexists(former) else marker
-        return marker
+        marker, former = folder / self.marker, folder / self.former_marker
+        return former if self.former_marker and os.path.lexists(former) and not os.path.lexists(marker) else marker
 
     def foreign_file(self, folder: Path) -> str | None:
         """Return the relative path of the first file in a folder that lorarec does not write there, or None."""

@@ -11,7 +11,7 @@ PERSONAL = "personal"
 PERSONAL_FILES = (
     FolderKind.PERSONALIZATION.marker,
     FolderKind.USER_ROUTER.marker,
-    str(FolderKind.USER_ROUTER.former_marker),
+    FolderKind.USER_ROUTER.former_marker,
     "users.parquet",
     "titles.parquet",
     "template.j2",
