@@ -104,7 +104,7 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], cause: st
     ("words", "cause"),
     [
         (["data", "split", "short"], "no user has the three interactions"),
-        (["data", "split", "few"], "set option --negatives to at most 8"),
+        (["data", "split", "few"], "set option --negatives of the split (`lorarec data split`) to at most 8"),
         (["data", "split", "taken"], "taken has no dataset.json"),
         (["train", "short", "--out", "new"], "no user has the three interactions"),
         (["train", "shop", "--out", "taken"], "taken exists already"),
