@@ -146,7 +146,7 @@ def test_a_row_of_an_evaluation(shop: Path, fusion: Path, backbone_folder: Path)
     words = ("evaluate", shop, "--fusion", fusion, "--backbone", backbone_folder, "--limit", "5", "--setting", "warm")
     rows = _json(*words, "--fusion", f"mine={fusion}", "--new-item-prior", "0.01")["settings"]["warm"]["rows"]
     assert {"fused", "mine"} < rows.keys()
-    assert "prior of new items 0.01 (given)" in rows["fused"]["about"]
+    assert "prior of new items 0.01 (fixed)" in rows["fused"]["about"]
 
 
 def test_the_whole_catalogue_without_adapters_is_scored_exactly(

@@ -222,7 +222,7 @@ class Fusion:
         """Return the prior of new items for these cases, and where it comes from."""
         chosen = self.config.new_item_prior
         if chosen != "auto":
-            return float(chosen), "given"
+            return float(chosen), "fixed"
         if not pool and len(scores.sizes) >= MIN_CASES:
             return self.model.estimate_prior(scores), f"estimated from {len(scores.sizes):,} cases without labels"
         return self.new_item_share, "share of new items in the catalogue"
