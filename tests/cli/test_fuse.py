@@ -160,7 +160,7 @@ def test_the_whole_catalogue_without_adapters_is_scored_exactly(
     row, same = found["rows"]["fused"], expected.rows["fused"]
     assert row["recall@100"]["mean"] == same.metrics["recall@100"].mean == 1  # of 50 items
     assert row["ndcg@10"]["mean"] == same.metrics["ndcg@10"].mean
-    assert "share of new items in the catalogue" in row["about"] or "(given)" in row["about"]
+    assert f"prior of new items {loaded.new_item_share:.3g} (fixed)" in row["about"]
     with pytest.raises(LorarecError, match="the row name index is taken: use another with --fusion NAME="):
         run("evaluate", shop, "--fusion", f"index={fusion}", *words[4:])
 
