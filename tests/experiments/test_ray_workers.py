@@ -59,7 +59,7 @@ def test_too_many_workers_are_refused() -> None:
 
 
 def test_nothing_is_started_after_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread of `worker_threads` may ask for its job between the interruption and the end of the others."""
+    """A thread of `run_rows` may ask for its job between the interruption and the end of the others."""
     monkeypatch.setattr("lorarec.experiments.ray_workers.share_each", lambda count: (1, 0))
     workers = RayWorkers(1)
     workers.stop()

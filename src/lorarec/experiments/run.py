@@ -1,7 +1,6 @@
 """Ranking experiments, from recipe to table; finished jobs are skipped."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, as_completed
 from pathlib import Path
 
 from rich.console import Console
@@ -17,8 +16,8 @@ from lorarec.experiments.report import write_table
 from lorarec.experiments.row_checks import check_models, refuse_unusable_data, rows_with_models
 from lorarec.experiments.table import ExperimentTable, build_table
 from lorarec.experiments.tracking import report_run
-from lorarec.experiments.workers import ProcessWorkers, Workers, worker_threads
-from lorarec.io import JsonObject, Progress, read_json
+from lorarec.experiments.workers import ProcessWorkers, Workers, run_rows
+from lorarec.io import JsonObject, read_json
 from lorarec.recommenders import BASELINES
 from lorarec.training import TrackingConfig
 
@@ -138,22 +137,16 @@ def _run_jobs(
             report(job)
         elif job.record(out).exists():
             console.print(f"{job.name}: done again, its record has other options or another version", markup=False)
-    failed: dict[Job, str] = {}
-    with worker_threads(workers) as pool:
-        running: dict[Future[str | None], Job] = {
-            pool.submit(workers.run, run_job_in_process, recipe, out, job, workers.threads, progress): job
-            for job in missing
-        }
-        with Progress("Rows of the table", len(missing), enabled=not (progress or console.quiet)) as bar:
-            for count, future in enumerate(as_completed(running), 1):
-                job, reason = running[future], future.result()
-                if reason is None:
-                    report(job)
-                else:
-                    failed[job] = reason
-                console.print(f"[{count}/{len(missing)}] {job.name}: {_describe(out, job, reason)}", markup=False)
-                bar.advance()
-    return failed
+    by_name = {job.name: job for job in missing}
+
+    def finish(name: str, reason: str | None) -> str:
+        if reason is None:
+            report(by_name[name])
+        return _describe(out, by_name[name], reason)
+
+    calls = {name: (recipe, out, job) for name, job in by_name.items()}
+    failed = run_rows(workers, run_job_in_process, calls, finish, console, progress)
+    return {by_name[name]: reason for name, reason in failed.items()}
 
 
 def _describe(out: Path, job: Job, reason: str | None) -> str:

@@ -6,18 +6,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 import torch
+from rich.console import Console
 
 from lorarec.backbone import hide_weights_progress
 from lorarec.errors import LorarecError
-from lorarec.io import Terminated, raising_on_sigterm
+from lorarec.io import Progress, Terminated, raising_on_sigterm
 
 #: Seconds that a process gets to remove its unfinished files before it is killed.
 STOP_SECONDS = 10.0
@@ -130,18 +131,48 @@ def _sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def worker_threads(workers: Workers) -> Iterator[ThreadPoolExecutor]:
-    """Yield threads that call `workers.run`; if the block fails or is interrupted, what runs is ended."""
+def run_rows(
+    workers: Workers,
+    function: Callable[..., None],
+    rows: Mapping[str, Sequence[Any]],
+    finish: Callable[[str, str | None], str],
+    console: Console,
+    progress: bool,
+) -> dict[str, str]:
+    """Fit the rows of a table, several at a time; an interruption ends those that are being fitted.
+
+    Args:
+        workers: Place where rows are fitted.
+        function: Function that fits a row, as `Workers.run` calls it, followed by `threads` and `progress`.
+        rows: Arguments of the function by the name of the row.
+        finish: Function of the name of a row that has ended, and the reason if it failed, that returns a description.
+        console: Console that gets a line about each row.
+        progress: Show the progress of each row in place of the number of rows that are done.
+
+    Returns:
+        The reasons of the rows that failed, in the order of `rows`.
+    """
+    failed: dict[str, str] = {}
     pool = ThreadPoolExecutor(workers.count)
     try:
-        yield pool
+        running = {
+            pool.submit(workers.run, function, *arguments, workers.threads, progress): name
+            for name, arguments in rows.items()
+        }
+        with Progress("Rows of the table", len(rows), enabled=not (progress or console.quiet)) as bar:
+            for count, future in enumerate(as_completed(running), 1):
+                name, reason = running[future], future.result()
+                if reason is not None:
+                    failed[name] = reason
+                console.print(f"[{count}/{len(rows)}] {name}: {finish(name, reason)}", markup=False)
+                bar.advance()
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         workers.stop()
         raise
     finally:
         pool.shutdown()
+    return {name: failed[name] for name in rows if name in failed}
 
 
 @contextmanager

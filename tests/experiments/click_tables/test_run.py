@@ -1,9 +1,13 @@
 """RecLoRA's tables from recipe to pictures."""
 
 import json
+import os
+import signal
 import statistics
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from lorarec.cli.entry import app
@@ -89,6 +94,38 @@ def test_a_row_that_fails_is_named_and_the_others_stand(write_clicks: Callable[.
     assert list(found["main"]) == ["din"]
     assert "cannot draw 1000000 of " in found["failed"]["reclora-seed1"]
     assert "- reclora-seed1: cannot draw" in (out / "tables.md").read_text()
+
+
+class _InterruptedWorkers:
+    """Workers that get Ctrl+C while they fit the first rows."""
+
+    count, threads = 2, 1
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+
+    def run(self, function: Callable[..., None], *arguments: Any) -> str | None:
+        os.kill(os.getpid(), signal.SIGINT)
+        self._stopped.wait()
+        return "it was stopped"
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+
+def test_rows_that_an_interruption_ends_are_not_said_to_have_failed(
+    write_clicks: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe, out, printed = read_clicks(write_clicks()), tmp_path / "out", StringIO()
+    _write_rows(recipe, out, ["din-seed1"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_clicks(recipe, out, workers=_InterruptedWorkers(), console=Console(file=printed))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert printed.getvalue() == "din-seed1: done before\n"
+    assert not (out / "tables.json").exists()
 
 
 def test_a_folder_of_something_else_is_refused(write_clicks: Callable[..., Path], tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from lorarec.experiments.click_tables.summary import summarize_rows
 from lorarec.experiments.experiment_data import backbone_name, load_named_dataset
 from lorarec.experiments.experiment_dir import open_experiment_dir
 from lorarec.experiments.tracking import report_run
-from lorarec.experiments.workers import ProcessWorkers, Workers, worker_threads
-from lorarec.io import JsonObject, Progress, read_json, write_json, write_text
+from lorarec.experiments.workers import ProcessWorkers, Workers, run_rows
+from lorarec.io import JsonObject, read_json, write_json, write_text
 from lorarec.training import TrackingConfig
 
 SETTINGS = "settings.json"
@@ -62,27 +62,19 @@ def run_clicks(
     open_experiment_dir(out, settings, recipe.as_dict(), SETTINGS)
     (out / ROWS).mkdir(exist_ok=True)
     tracking = tracking or TrackingConfig()
+    rows = {row.name: row for row in recipe.every_row.values()}
+    done = [name for name in rows if record_file(out, name).exists()]
+    for name in done:
+        console.print(f"{name}: done before", markup=False)
+        _report(recipe, tracking, out, rows[name], settings)
 
-    def run(row: ClickRow) -> str | None:
-        reason = None
-        if record_file(out, row.name).exists():
-            text = "done before"
-        else:
-            reason = workers.run(run_row_in_process, recipe, out, row, workers.threads, progress)
-            text = _describe(out, row, reason)
-        console.print(f"{row.name}: {text}", markup=False)
-        bar.advance()
-        return reason
+    def finish(name: str, reason: str | None) -> str:
+        if reason is None:
+            _report(recipe, tracking, out, rows[name], settings)
+        return _describe(out, name, reason)
 
-    rows = recipe.every_row
-    bar = Progress("Rows of the tables", len(rows), enabled=not (progress or console.quiet))
-    with worker_threads(workers) as pool, bar:
-        failed: dict[str, str] = {}
-        for row, reason in zip(rows.values(), pool.map(run, rows.values()), strict=True):
-            if reason is not None:
-                failed[row.name] = reason
-            else:
-                _report(recipe, tracking, out, row, settings)
+    missing = {name: (recipe, out, row) for name, row in rows.items() if name not in done}
+    failed = run_rows(workers, run_row_in_process, missing, finish, console, progress)
     tables = summarize_rows(recipe, out, settings, failed)
     _write(out, tables, recipe)
     counts = {"events": tables["events"], "failed": len(failed)}
@@ -101,13 +93,13 @@ def _report(recipe: ClicksRecipe, tracking: TrackingConfig, out: Path, row: Clic
             report_run(tracking, out, name, shown, {**metrics, "seconds": record["seconds"]})
 
 
-def _describe(out: Path, row: ClickRow, reason: str | None) -> str:
+def _describe(out: Path, row: str, reason: str | None) -> str:
     """Return a description of a row that was run: the reason of its failure, or its AUC."""
     if reason is not None:
         return f"failed: {reason}"
-    if not record_file(out, row.name).exists():
+    if not record_file(out, row).exists():
         return "another process is fitting it"
-    record = read_json(record_file(out, row.name))
+    record = read_json(record_file(out, row))
     return f"AUC {record['figures']['auc']:.4f}, {record['seconds']:.1f} s"
 
 
