@@ -110,11 +110,11 @@ class ScorerGroup:
         columns = []
         for name, recommender in self.recommenders.items():
             if name in given:
-                columns.append(_concatenate(name, given[name], cases))
+                columns.append(_concatenate(name, given[name], candidates))
             elif recommender.scores_new_items:
-                columns.append(_concatenate(name, recommender.score(cases), cases))
+                columns.append(_concatenate(name, recommender.score(cases), candidates))
             else:
-                borrowed = borrow @ _concatenate(name, recommender.score(known_only), known_only)
+                borrowed = borrow @ _concatenate(name, recommender.score(known_only), extended)
                 columns.append(_fill_unmatched(borrowed, unmatched, new, sizes))
         lengths = cases[HISTORY].list.len().fill_null(0).to_numpy().astype(np.int64)
         return CandidateScores(np.stack(columns, axis=1), new, sizes, lengths)
@@ -167,22 +167,22 @@ def _can_be_updated(recommender: Recommender[Any], data: TrainingData) -> bool:
     return True
 
 
-def _concatenate(name: str, scores: Sequence[np.ndarray], cases: pl.DataFrame) -> np.ndarray:
+def _concatenate(name: str, scores: Sequence[np.ndarray], candidates: list[list[str]]) -> np.ndarray:
     """Return the scores of a recommender for all cases, one case after the other.
 
     Raises:
         LorarecError: The scores are not one finite number for each candidate.
     """
-    if len(scores) != len(cases):
-        raise LorarecError(f"{name} has scores of {len(scores)} cases for {len(cases)} cases")
-    for row, (of_case, count) in enumerate(zip(scores, cases[CANDIDATES].list.len(), strict=True)):
-        if np.shape(of_case) != (count,):
+    if len(scores) != len(candidates):
+        raise LorarecError(f"{name} has scores of {len(scores)} cases for {len(candidates)} cases")
+    for row, (of_case, items) in enumerate(zip(scores, candidates, strict=True)):
+        if np.shape(of_case) != (len(items),):
             shape = np.shape(of_case)
-            raise LorarecError(f"{name} has scores of shape {shape} for the {count} candidates of case {row}")
+            raise LorarecError(f"{name} has scores of shape {shape} for the {len(items)} candidates of case {row}")
     joined = np.concatenate(scores).astype(np.float64)
     if not (finite := np.isfinite(joined)).all():
         place = int(np.argmin(finite))
-        item = cases[CANDIDATES].explode()[place]
+        item = [item for items in candidates for item in items][place]
         raise LorarecError(
             f"{name} gives item {item} the score {joined[place]}: leave out this recommender, or make it return finite "
             "scores"
