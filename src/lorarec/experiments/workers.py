@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from rich.console import Console
 
 from lorarec.backbone import hide_weights_progress
 from lorarec.errors import LorarecError
-from lorarec.io import Progress, Terminated, raising_on_sigterm
+from lorarec.io import Progress, Terminated, let_sigint_end_waits, raising_on_sigterm
 
 #: Seconds that a process gets to remove its unfinished files before it is killed.
 STOP_SECONDS = 10.0
@@ -70,6 +71,7 @@ class ProcessWorkers:
 
     def run(self, function: Callable[..., None], *arguments: Any) -> str | None:
         """See `Workers`."""
+        let_sigint_end_waits()
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_call, args=(sender, function, arguments))
@@ -124,6 +126,7 @@ def _sigint_blocked() -> Iterator[None]:
     if sys.platform == "win32":  # which has no signal masks
         yield
         return
+    resource_tracker.ensure_running()  # its start would unblock SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -152,6 +155,7 @@ def run_rows(
     Returns:
         The reasons of the rows that failed, in the order of `rows`.
     """
+    let_sigint_end_waits()
     failed: dict[str, str] = {}
     pool = ThreadPoolExecutor(workers.count)
     try:

@@ -1,6 +1,7 @@
-"""Interruption by SIGTERM, which schedulers and containers send, treated as that by Ctrl+C."""
+"""Interruption by Ctrl+C while Python waits, and by SIGTERM, which schedulers and containers send, as by Ctrl+C."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -9,6 +10,16 @@ from typing import Never
 
 class Terminated(BaseException):
     """This process was asked to end by SIGTERM; unfinished files are removed on the way out, as by Ctrl+C."""
+
+
+def let_sigint_end_waits() -> None:
+    """Let Ctrl+C end a wait for a lock, a thread or a process in the main thread, as it does in Python by default.
+
+    polars, which must be imported before, replaces the handler of SIGINT by one after which the system continues what
+    was waiting. Python would raise KeyboardInterrupt only when the wait is over.
+    """
+    if sys.platform != "win32":  # which has no interrupted system calls
+        signal.siginterrupt(signal.SIGINT, True)
 
 
 @contextmanager
