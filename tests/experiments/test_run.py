@@ -156,10 +156,14 @@ def test_the_sample_recipe_fills_a_table_with_every_system(
 ) -> None:
     recipe = read_experiment(RECIPES / "sample.yaml")
     small = {"epochs": 1, "samples": 4, "cases": 2, "prompts": 2, "max_history": 2, "prefixes": 1, "pretrain_epochs": 1}
-    rows = {
-        name: RowConfig(row.system, {key: small.get(key, value) for key, value in row.options.items()})
-        for name, row in recipe.rows.items()
-    }
+
+    def shrunk(options: dict[str, Any]) -> dict[str, Any]:
+        """Make options smaller, also those of the systems of a fusion."""
+        return {
+            key: shrunk(value) if isinstance(value, dict) else small.get(key, value) for key, value in options.items()
+        }
+
+    rows = {name: RowConfig(row.system, shrunk(row.options)) for name, row in recipe.rows.items()}
     # Two small domains, in place of all four.
     data = {"dataset": str(other_folder), "general": [str(dataset_folder)]}
     less = replace(recipe, rows=rows, users=3, settings=["warm"], **data)
