@@ -1,5 +1,6 @@
 """Tiny models and vocabularies that are made for the tests."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -25,6 +26,12 @@ settings.register_profile("without-deadline", deadline=None)
 settings.load_profile("without-deadline")
 
 WORDS = ["red green blue black white small big old new", "lamp chair table lipstick brush game puzzle novel guide"]
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported out of the collections of garbage, of which every training begins with one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

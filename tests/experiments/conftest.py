@@ -17,14 +17,23 @@ USERS, ITEMS, LENGTH = 60, 40, 8
 @pytest.fixture(scope="session")
 def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Users walk along a circle of items; a tenth of the items is new in the test."""
-    folder = tmp_path_factory.mktemp("data") / "circle"
-    random = np.random.default_rng(0)
+    return _write_circle(tmp_path_factory.mktemp("data") / "circle", seed=0, word="thing", begin=0)
+
+
+@pytest.fixture(scope="session")
+def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another domain: other users walk along a circle of other items, at moments instead of positions."""
+    return _write_circle(tmp_path_factory.mktemp("data") / "other", seed=1, word="other thing", begin=10**9)
+
+
+def _write_circle(folder: Path, seed: int, word: str, begin: int) -> Path:
+    random = np.random.default_rng(seed)
     rows = [
-        (f"u{user}", f"i{(start + step) % ITEMS}", step)
+        (f"u{user}", f"i{(start + step) % ITEMS}", begin + step)
         for user, start in enumerate(random.integers(ITEMS, size=USERS))
         for step in range(LENGTH)
     ]
-    dataset = dataset_of(rows, numbered_titles(ITEMS, "thing", digits=1), "circle").save(folder)
+    dataset = dataset_of(rows, numbered_titles(ITEMS, word, digits=1), folder.name).save(folder)
     leave_one_out(dataset, new_items=0.1, negatives=9).save(folder / "split")
     return folder
 

@@ -22,8 +22,8 @@ OPTIONS: dict[str, Any] = {"samples": 8, "epochs": 1, "batch_size": 4, "negative
 
 @pytest.fixture
 def data(circles: TrainingData, noise: TrainingData, tiny_backbone: Backbone, tmp_path: Path) -> TrainingData:
-    """Two domains, a tiny backbone and a folder; no test cases."""
-    split = replace(circles.split, test={})
+    """Two domains, a tiny backbone and a folder; few validation cases and no test cases."""
+    split = replace(circles.split, valid=circles.split.valid.head(12), test={})
     general = [(replace(noise.dataset, name="noise"), noise.split)]
     return TrainingData(circles.dataset, split, general, tiny_backbone, tmp_path / "adapters")
 

@@ -151,15 +151,22 @@ def test_an_interrupted_run_ends_its_processes_and_says_how_to_go_on(
     assert not list(out.rglob(".*"))
 
 
-def test_the_sample_recipe_fills_a_table_with_every_system(tmp_path: Path) -> None:
+def test_the_sample_recipe_fills_a_table_with_every_system(
+    dataset_folder: Path, other_folder: Path, tmp_path: Path
+) -> None:
     recipe = read_experiment(RECIPES / "sample.yaml")
     small = {"epochs": 1, "samples": 4, "cases": 2, "prompts": 2, "max_history": 2, "prefixes": 1, "pretrain_epochs": 1}
-    rows = {
-        name: RowConfig(row.system, {key: small.get(key, value) for key, value in row.options.items()})
-        for name, row in recipe.rows.items()
-    }
-    # The two smallest domains, in place of all four.
-    less = replace(recipe, rows=rows, users=3, settings=["warm"], dataset="sample:thriller", general=["sample:drama"])
+
+    def shrunk(options: dict[str, Any]) -> dict[str, Any]:
+        """Make options smaller, also those of the systems of a fusion."""
+        return {
+            key: shrunk(value) if isinstance(value, dict) else small.get(key, value) for key, value in options.items()
+        }
+
+    rows = {name: RowConfig(row.system, shrunk(row.options)) for name, row in recipe.rows.items()}
+    # Two small domains, in place of all four.
+    data = {"dataset": str(other_folder), "general": [str(dataset_folder)]}
+    less = replace(recipe, rows=rows, users=3, settings=["warm"], **data)
     table = _table(less, tmp_path / "out")
     assert set(table.evaluation.settings["warm"].rows) == RECOMMENDERS.keys()
     assert (tmp_path / "out" / "artefacts").is_dir()
@@ -372,10 +379,10 @@ def test_trials_are_resumed(write_recipe: Callable[..., Path], tmp_path: Path) -
 
 @pytest.mark.parametrize("system", ["bpr-mf", "gru4rec", "vq-rec"])
 def test_the_best_trial_is_the_row_with_the_first_seed(
-    system: str, write_recipe: Callable[..., Path], tmp_path: Path
+    system: str, write_recipe: Callable[..., Path], other_folder: Path, tmp_path: Path
 ) -> None:
     row = {"system": system, "options": {"epochs": 2}, "tune": {"learning_rate": [1e-3, 1e-2, 3e-2]}}
-    keys = {"general": ["sample:drama"], "backbone": "embedded", "users": 20}
+    keys = {"general": [str(other_folder)], "backbone": "embedded", "users": 20}
     recipe = read_experiment(write_recipe(rows={"tuned": row}, trials=3, seeds=[4, 1], **keys))
     data, (first, _) = ExperimentData.load(recipe), row_jobs(recipe)
     (tmp_path / ROWS).mkdir()

@@ -118,12 +118,6 @@ def test_some_test_events_are_drawn_alike_for_all_seeds(tiny_backbone, taste, ct
     assert drawn[0].equals(drawn[1])
 
 
-def test_recommender_by_name_is_fitted_on_all_training_events(tiny_backbone, taste, tmp_path):
-    quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model="deepfm")
-    log = click_log(taste)
-    assert CTRModel.load(tmp_path / "out" / "crm", log).record["events"] == len(log.rows("train"))
-
-
 def test_id_history_is_retrieved_or_recent(tiny_backbone, taste, tmp_path):
     found = {}
     for how in ("similar", "recent"):
@@ -137,12 +131,18 @@ def test_id_history_is_retrieved_or_recent(tiny_backbone, taste, tmp_path):
     assert not found["similar"].predictions["DIN"].equals(found["recent"].predictions["DIN"])
 
 
+@pytest.fixture(scope="module")
+def whole(shared_backbone, taste, ctr_folder, tmp_path_factory) -> Personalized:
+    """An uninterrupted run with a shared LoRA."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return quick_personalize(shared_backbone, taste, out, ctr_model=ctr_folder, shared=("similar",))
+
+
 @pytest.mark.parametrize("stop", [1, 4, 7])
 def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    tiny_backbone, taste, ctr_folder, tmp_path, monkeypatch, stop
+    tiny_backbone, taste, ctr_folder, whole, tmp_path, monkeypatch, stop
 ):
     run: dict[str, Any] = {**TINY, "ctr_model": ctr_folder, "shared": ("similar",), "save_steps": 3}
-    whole = quick_personalize(tiny_backbone, taste, tmp_path / "whole", **run)
     add_gradient, calls = tune.add_gradient, []
 
     def killed(*arguments: Any) -> float:
@@ -163,7 +163,7 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     monkeypatch.setattr(tune, "add_gradient", add_gradient)
     cut = quick_personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **run)
     for name in ("shared-similar", "personal"):
-        assert same(tensors(tmp_path / "cut" / name), tensors(tmp_path / "whole" / name))
+        assert same(tensors(tmp_path / "cut" / name), tensors(whole.folder / name))
     assert cut.predictions.equals(whole.predictions)
     assert not (tmp_path / "cut.checkpoints").exists()
 
@@ -179,7 +179,7 @@ def test_shared_lora_is_a_bank_of_one(tiny_backbone, taste, ctr_folder, tmp_path
 
 def test_tuning_lowers_the_loss(tiny_backbone, taste, ctr_folder, tmp_path):
     log = click_log(taste)
-    options = PersonalizationConfig(**{**TINY, "epochs": 40})
+    options = PersonalizationConfig(**{**TINY, "epochs": 20, "learning_rate": 3e-2})
     reader = row_reader(tiny_backbone, CTRModel.load(ctr_folder, log), options)
     rows = reader.read(log.few_shot(40), "similar")
     torch.manual_seed(0)
@@ -190,11 +190,10 @@ def test_tuning_lowers_the_loss(tiny_backbone, taste, ctr_folder, tmp_path):
 
 
 @pytest.fixture
-def tuned(tiny_backbone, taste, ctr_folder, tmp_path):
-    """A folder that `personalize` wrote, and the reader of its rows."""
-    quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=ctr_folder)
+def tuned(whole, tiny_backbone, taste, ctr_folder):
+    """A folder that `personalize` wrote, and a reader of its rows."""
     reader = row_reader(tiny_backbone, CTRModel.load(ctr_folder, click_log(taste)), PersonalizationConfig(**TINY))
-    return tmp_path / "out", reader
+    return whole.folder, reader
 
 
 def test_batches_do_not_matter_and_users_without_history_get_the_mean(tuned, tiny_backbone, taste):
@@ -332,15 +331,16 @@ def test_run_stopped_between_stages_resumes_with_its_click_through_model(tiny_ba
         patch.setattr(few2many, "fit_ctr_model", killed)
         quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model="deepfm", resume=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    log = click_log(taste)  # the model is fitted on all training events, not on the samples alone
+    assert CTRModel.load(tmp_path / "out" / "crm", log).record["events"] == len(log.rows("train"))
 
 
-def test_the_last_row_blends_with_weights_that_validation_events_chose(tiny_backbone, taste, ctr_folder, tmp_path):
-    found = quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=ctr_folder)
-    recommender = CTRModel.load(tmp_path / "out" / "crm", click_log(taste))
+def test_the_last_row_blends_with_weights_that_validation_events_chose(tiny_backbone, taste, whole):
+    recommender = CTRModel.load(whole.folder / "crm", click_log(taste))
     log = recommender.encoder.log
     judged = log.rows("valid")
     reader = row_reader(tiny_backbone, recommender, PersonalizationConfig(**TINY))
-    with PersonalLora.load(tmp_path / "out" / "personal", tiny_backbone) as personal:
+    with PersonalLora.load(whole.folder / "personal", tiny_backbone) as personal:
         own = probabilities(personal, reader.read(judged, "similar"), reader.builder)
     log_odds = np.stack([logit(recommender.score(judged).astype(np.float64)), logit(own)])
     losses = [
@@ -348,11 +348,11 @@ def test_the_last_row_blends_with_weights_that_validation_events_chose(tiny_back
         for weight in np.linspace(0, 1, 21)
     ]
     best = int(np.argmin(losses))
-    blend = found.record["blend"]
+    blend = whole.record["blend"]
     assert blend["events"] == len(judged)
     np.testing.assert_allclose(sorted(tried["loss"] for tried in blend["losses"]), sorted(losses), rtol=1e-4)
     np.testing.assert_allclose(blend["weights"], [1 - best / 20, best / 20], atol=1e-9)
-    rows = {name: logit(values) for name, values in found.rows.items()}
+    rows = {name: logit(values) for name, values in whole.rows.items()}
     np.testing.assert_allclose(
         rows["RecLoRA + DIN"], rows["DIN"] * (1 - best / 20) + rows["RecLoRA"] * best / 20, atol=1e-5
     )

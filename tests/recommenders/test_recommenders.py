@@ -79,21 +79,28 @@ def test_a_log_without_a_pattern_gives_chance(name: str, noise: TrainingData) ->
     assert abs(_ndcg(name, noise, epochs=5) - CHANCE) < 3 * 0.3 / cases**0.5
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_the_seed_decides(name: str, circles: TrainingData) -> None:
+@pytest.fixture(scope="module", params=QUICK)
+def fitted(request: pytest.FixtureRequest, circles: TrainingData) -> tuple[str, Recommender]:
+    """A name of a recommender, and the recommender after one epoch."""
+    return request.param, _fit(request.param, circles, epochs=1)
+
+
+def test_the_seed_decides(fitted: tuple[str, Recommender], circles: TrainingData) -> None:
+    name, recommender = fitted
     cases = circles.split.test["warm"].head(5).select(USER, HISTORY, CANDIDATES)
-    one, two = (_fit(name, circles, epochs=1).score(cases) for _ in range(2))
-    for first, second in zip(one, two, strict=True):
+    again = _fit(name, circles, epochs=1)
+    for first, second in zip(recommender.score(cases), again.score(cases), strict=True):
         np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_one_case_scores_as_among_many_and_the_unknown_comes_last(name: str, circles: TrainingData) -> None:
+def test_one_case_scores_as_among_many_and_the_unknown_comes_last(
+    fitted: tuple[str, Recommender], circles: TrainingData
+) -> None:
     cases = circles.split.test["warm"].head(5).select(USER, HISTORY, CANDIDATES)
     strange = cases.head(1).with_columns(
         pl.lit("nobody").alias(USER), pl.Series(HISTORY, [["i1", "gone"]]), pl.Series(CANDIDATES, [["new", "i2", "i3"]])
     )
-    recommender = _fit(name, circles, epochs=1)
+    _, recommender = fitted
     together = recommender.score(pl.concat([cases, strange]))
     separate = [recommender.score(cases[place])[0] for place in range(len(cases))]
     for first, second in zip(together, separate, strict=False):
@@ -149,11 +156,11 @@ def test_a_validation_metric_without_cases_is_refused(circles: TrainingData) -> 
         data.validation_ndcg(Popularity().fit(data))
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_test_cases_teach_nothing(name: str, circles: TrainingData) -> None:
+def test_test_cases_teach_nothing(fitted: tuple[str, Recommender], circles: TrainingData) -> None:
+    name, recommender = fitted
     cases = circles.split.test["warm"].head(5)
     others = replace(circles.split, test={"warm": circles.split.test["warm"].tail(20)})
-    one = _fit(name, circles, epochs=1).score(cases)
+    one = recommender.score(cases)
     two = _fit(name, replace(circles, split=others, cache_dir=None), epochs=1).score(cases)
     for first, second in zip(one, two, strict=True):
         np.testing.assert_array_equal(first, second)
