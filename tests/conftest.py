@@ -29,9 +29,11 @@ WORDS = ["red green blue black white small big old new", "lamp chair table lipst
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests and the processes that they start leave the user's cache alone."""
+    """Tests and the processes that they start leave the user's cache alone; workers of one run share theirs."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LORAREC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("LORAREC_CACHE", str(folder))
         yield
 
 
