@@ -36,9 +36,11 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests and the processes that they start leave the user's cache alone."""
+    """Tests and the processes that they start leave the user's cache alone; workers of one run share theirs."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LORAREC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("LORAREC_CACHE", str(folder))
         yield
 
 

@@ -106,6 +106,7 @@ def logits(model: torch.nn.Module, ids: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("readout", ["verdict", "likelihood"])
 def test_one_pass_equals_one_by_one(backbone: Backbone, readout: str) -> None:
+    assert backbone.model.num_parameters() == 134_515_008
     builder = PromptBuilder(backbone.tokenizer, readout)
     assert builder.template.chat is not None
     example = builder.example(HISTORY, CANDIDATES)
@@ -126,7 +127,9 @@ def test_one_pass_equals_one_by_one(backbone: Backbone, readout: str) -> None:
         else:
             predicted = found[len(example.prompt) - 1 : -1].log_softmax(-1)
             alone.append(float(predicted[range(len(branch)), branch].sum()))
-    np.testing.assert_allclose(score(backbone.model, [example], builder)[0], alone, atol=5e-4)
+    np.testing.assert_allclose(
+        score(backbone.model, [example], builder)[0], alone, atol=2e-4 if readout == "verdict" else 5e-4
+    )
     assert np.std(alone) > 0.01
 
 

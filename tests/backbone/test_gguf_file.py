@@ -28,8 +28,6 @@ from lorarec.data import leave_one_out
 from lorarec.data.sample import load_sample
 from lorarec.errors import LorarecError
 from lorarec.lora import mix, read_adapter
-from lorarec.prompts import PromptBuilder
-from lorarec.scoring import score
 from lorarec.training import TrainingConfig, train
 from tests.factories import make_backbone, write_gguf, write_peft_adapter
 
@@ -294,20 +292,3 @@ def test_adapters_of_the_original_model_are_accepted_by_its_name(
         caplog.clear()
         assert read_adapter(folder, backbone).tensors
         assert len(caplog.records) == warnings
-
-
-@torch.no_grad()
-def test_one_pass_equals_one_by_one_on_smollm2(smollm2: Path) -> None:
-    backbone = Backbone.from_pretrained(smollm2, device="cpu", check=False)
-    assert backbone.model.num_parameters() == 134_515_008
-    builder = PromptBuilder(backbone.tokenizer)
-    assert builder.template.chat is not None
-    example = builder.example(["Toy Story", "Finding Nemo"], ["A Bug's Life", "Heat", "Monsters, Inc."])
-    assert backbone.tokenizer.decode(example.prompt).startswith("<|im_start|>")
-    yes, no = builder.yes_no
-    alone = []
-    for branch in example.branches:
-        logits = backbone.model(input_ids=torch.tensor([example.prompt + branch])).logits[0, -1]
-        alone.append(float(logits[yes] - logits[no]))
-    np.testing.assert_allclose(score(backbone.model, [example], builder)[0], alone, atol=2e-4)
-    assert np.std(alone) > 0.01

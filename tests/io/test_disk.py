@@ -1,6 +1,7 @@
 """Writing to a full or read-only disk ends in one line; earlier files remain, and there are no others."""
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -117,24 +118,20 @@ def test_a_fusion_on_a_full_disk(full: Path, shop_of_many: Dataset) -> None:
 
 def test_files_that_may_not_grow(tmp_path: Path) -> None:
     """Quotas and limits of a process fail like a full disk; errors of libraries are tested without a mount."""
-    code = f"""
-import resource, sys
-from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_disk import WRITERS
-from lorarec.io.artefacts import new_folder
-resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
-for kind, write in WRITERS.items():
+    errors = {}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
     try:
-        with new_folder(Path({str(tmp_path)!r}) / "new") as folder:
-            write(folder)
-    except Exception as error:
-        print(kind, repr(error))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    assert lines.keys() == WRITERS.keys() - {"many files"}, done.stderr
-    for error in lines.values():
+        for kind, write in WRITERS.items():
+            try:
+                with new_folder(tmp_path / "new") as folder:
+                    write(folder)
+            except Exception as error:
+                errors[kind] = repr(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert errors.keys() == WRITERS.keys() - {"many files"}
+    for error in errors.values():
         assert f"LorarecError('cannot write to {tmp_path}/new" in error
         assert "File too large" in error or "the disk may be full" in error
     assert [path.name for path in tmp_path.iterdir()] == ["new"]  # of files that are small

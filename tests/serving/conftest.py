@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from transformers import PreTrainedTokenizerFast
 import lorarec
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, leave_one_out
-from lorarec.data.cooccurrence import dataset_cooccurrence
+from lorarec.data.cooccurrence import Cooccurrence, dataset_cooccurrence
 from lorarec.lora import AdapterBank, read_adapter
 from lorarec.personal import UserRouterConfig, train_user_router
 from lorarec.ranking import Fusion, Ranker, fuse
@@ -100,22 +101,29 @@ def _shop() -> Dataset:
     return Dataset.from_frames("shop", interactions, items)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shop() -> Dataset:
     """20 users with six of 30 items each; item x29 is new."""
     return _shop()
 
 
-@pytest.fixture
-def adapters(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path) -> Path:
-    """`general` and `specific` read evidence, `listed` and `listed2` lists of candidates."""
-    folder = tmp_path / "adapters"
+@pytest.fixture(scope="session")
+def _written_adapters(
+    shared_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("written") / "adapters"
     for seed, (name, meta) in enumerate(
         [("general", EVIDENT), ("specific", EVIDENT), ("listed", LISTED), ("listed2", LISTED)]
     ):
-        write_adapter(tiny_backbone.model, folder / name, seed, meta)
+        write_adapter(shared_backbone.model, folder / name, seed, meta)
     (folder / "notes").mkdir()
     return folder
+
+
+@pytest.fixture
+def adapters(_written_adapters: Path, tmp_path: Path) -> Path:
+    """`general` and `specific` read evidence, `listed` and `listed2` lists of candidates; a copy for each test."""
+    return Path(shutil.copytree(_written_adapters, tmp_path / "adapters"))
 
 
 @pytest.fixture
@@ -151,7 +159,11 @@ class Offline:
             tensors = {layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()}
             self.adapters[name] = replace(adapter, tensors=tensors)
         self.dataset = dataset
-        self.evidence = dataset_cooccurrence(dataset)
+
+    @cached_property
+    def evidence(self) -> Cooccurrence:
+        """Co-occurrence counts of all interactions."""
+        return dataset_cooccurrence(self.dataset)
 
     def scores(
         self, mixture: dict[str, float], user: str | None, history: Sequence[str], candidates: Sequence[str]
@@ -196,7 +208,7 @@ def service(make_service: Callable[..., Service]) -> Service:
     return make_service()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shop_split(shop: Dataset) -> Split:
     """Split of the shop, whose training part lacks the last two interactions of each user."""
     return leave_one_out(shop, negatives=5)
@@ -275,6 +287,25 @@ def play() -> Callable[..., Any]:
         return asyncio.run(whole())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def play_shared(
+    tokenizer: PreTrainedTokenizerFast, shop: Dataset, _written_adapters: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Scenario], Any]]:
+    """Run a scenario that changes nothing, such as a refused request, against one service for the whole module."""
+    backbone, database = factories.make_backbone("qwen2", tokenizer), tmp_path_factory.mktemp("shared") / "histories.db"
+    config = ServiceConfig(wait_ms=50, prompt_cache=0)
+    service = Service(backbone, shop, _written_adapters, f"sqlite:///{database}", config)
+    opened = _client(service, None, None, "http://localhost")
+    with asyncio.Runner() as runner:
+        client = runner.run(opened.__aenter__())
+
+        async def whole(scenario: Scenario) -> Any:
+            return await scenario(client)
+
+        yield lambda scenario: runner.run(whole(scenario))
+        runner.run(opened.__aexit__(None, None, None))
 
 
 @pytest.fixture(scope="session")

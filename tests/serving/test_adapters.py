@@ -161,23 +161,18 @@ def test_an_adapter_that_does_not_fit_is_refused_and_the_others_go_on(
     play(service, scenario)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("../adapters/general", "..", ".", "/", "general/", "general/../general", "./general"),
-        *("..\\general", "notes", ".hidden", "general\n", "%2e%2e", "~", "*"),
-    ],
-)
-def test_names_are_never_paths(service: Service, adapters: Path, play: Any, name: str) -> None:
+def test_names_are_never_paths(service: Service, adapters: Path, play: Any) -> None:
+    names = ["../adapters/general", "..", ".", "/", "general/", "general/../general", "./general"]
+    names += ["..\\general", "notes", ".hidden", "general\n", "%2e%2e", "~", "*"]
     shutil.copytree(adapters / "general", adapters / ".hidden")
     shutil.copytree(adapters / "general", adapters.parent / "outside")
 
     async def scenario(client: httpx2.AsyncClient) -> None:
-        for tried in (name, f"../outside{name}", str(adapters.parent / "outside")):
+        for tried in (*names, *(f"../outside{name}" for name in names), str(adapters.parent / "outside")):
             answer = await client.post("/v1/adapters", json={"name": tried})
-            assert answer.status_code == 404
+            assert answer.status_code == 404, tried
             quoted = "".join(f"%{byte:02x}" for byte in tried.encode())
-            assert (await client.delete(f"/v1/adapters/{quoted}")).status_code in (404, 405)
+            assert (await client.delete(f"/v1/adapters/{quoted}")).status_code in (404, 405), tried
         assert len(service.adapters.loaded) == 4
 
     play(service, scenario)

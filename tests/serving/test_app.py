@@ -43,7 +43,7 @@ GOOD = {"history": ["x01"], "candidates": ["x02", "x03"], "adapter": "general"}
     ],
 )
 def test_bad_fields_are_named(
-    service: Service, play: Any, change: dict[str, Any], status: int, field: str | None, message: str
+    play_shared: Any, change: dict[str, Any], status: int, field: str | None, message: str
 ) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         body = json.dumps({**GOOD, **change})
@@ -54,7 +54,7 @@ def test_bad_fields_are_named(
         if field is not None:
             assert problem["errors"][0]["field"].startswith(field)
 
-    play(service, scenario)
+    play_shared(scenario)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_bad_fields_are_named(
         (b" " * (MAX_BODY + 1), 413),
     ],
 )
-def test_bodies_that_cannot_be_read(service: Service, play: Any, body: bytes, status: int) -> None:
+def test_bodies_that_cannot_be_read(play_shared: Any, body: bytes, status: int) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         async def chunks() -> Any:
             for start in range(0, len(body), 100_000):
@@ -84,7 +84,7 @@ def test_bodies_that_cannot_be_read(service: Service, play: Any, body: bytes, st
             assert answer.status_code == status, answer.text
             assert answer.json()["detail"]
 
-    play(service, scenario)
+    play_shared(scenario)
 
 
 def test_brackets_in_strings_are_no_depth(service: Service, play: Any) -> None:

@@ -108,14 +108,14 @@ def test_many_candidates_of_a_batch_are_refused_like_those_of_single_requests(
         ({"requests": [one("/v1/rank", RANK) | {"id": 1}]}, "requests.0.id"),
     ],
 )
-def test_what_is_no_batch_is_refused(service: Service, play: Any, body: Any, field: str) -> None:
+def test_what_is_no_batch_is_refused(play_shared: Any, body: Any, field: str) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         answer = await client.post("/v1/batch", json=body)
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
         assert (await client.get("/v1/batch")).status_code == 405
         assert (await client.post("/v1/batch", content=b"{", headers={"content-type": "text/plain"})).status_code == 415
 
-    play(service, scenario)
+    play_shared(scenario)
 
 
 def test_errors_of_one_request_are_its_own(service: Service, play: Any, monkeypatch: pytest.MonkeyPatch) -> None:

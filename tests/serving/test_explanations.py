@@ -82,7 +82,7 @@ def test_a_recommendation_of_an_adapter_is_explained_with_the_prior_of_the_index
         ({"candidates": None, "allow": []}, None, "nothing is left to recommend"),
     ],
 )
-def test_bad_input(service: Service, play: Any, change: dict[str, Any], field: str, message: str) -> None:
+def test_bad_input(play_shared: Any, change: dict[str, Any], field: str, message: str) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         body = {"history": [{"title": "red lamp"}], "candidates": CANDIDATES, "adapter": "general"}
         assert (await client.post("/v1/explain", json=body)).json()["history"][0]["item_id"] is None
@@ -91,4 +91,4 @@ def test_bad_input(service: Service, play: Any, change: dict[str, Any], field: s
         assert [each["field"] for each in answer.json()["errors"]] == ([] if field is None else [field])
         assert message in answer.json()["detail"]
 
-    play(service, scenario)
+    play_shared(scenario)

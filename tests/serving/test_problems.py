@@ -138,7 +138,7 @@ def test_of_alternatives_the_one_that_was_meant_is_named() -> None:
 
 
 @pytest.mark.parametrize("moment", [1764115200000, -3_000_000_000])
-def test_a_timestamp_in_another_unit_than_seconds_is_refused(moment: int, service: Service, play: Any) -> None:
+def test_a_timestamp_in_another_unit_than_seconds_is_refused(moment: int, play_shared: Any) -> None:
     history = {"history": [{"item_id": "x02", "timestamp": moment}]}
     event = {"user_id": "dated", "item_id": "x01", "timestamp": moment}
 
@@ -149,7 +149,7 @@ def test_a_timestamp_in_another_unit_than_seconds_is_refused(moment: int, servic
         assert [each.field for each in problem.errors] == ["events.0.timestamp"]
         assert (await client.get("/v1/history", params={"user_id": "dated"})).status_code == 404
 
-    play(service, scenario)
+    play_shared(scenario)
 
 
 def test_items_of_a_history_without_a_timestamp_beside_others_are_named(service: Service, play: Any) -> None:
@@ -180,7 +180,7 @@ def test_items_of_a_history_without_a_timestamp_beside_others_are_named(service:
         ("application/x-www-form-urlencoded", 415),
     ],
 )
-def test_media_types(service: Service, play: Any, media_type: str, status: int) -> None:
+def test_media_types(play_shared: Any, media_type: str, status: int) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         headers = {"content-type": media_type}
         answer = await client.post("/v1/rank", content=json.dumps(GOOD), headers=headers)
@@ -189,7 +189,7 @@ def test_media_types(service: Service, play: Any, media_type: str, status: int) 
             check_problem(answer, 415)
             assert answer.headers["accept"] == "application/json"
 
-    play(service, scenario)
+    play_shared(scenario)
 
 
 def test_a_body_without_a_media_type(service: Service, play: Any) -> None:
@@ -204,23 +204,23 @@ def test_a_body_without_a_media_type(service: Service, play: Any) -> None:
 
 
 @pytest.mark.parametrize("given", ["a", "checkout-7f3a", "A.b_c:d=e+f/g", "0" * 128])
-def test_well_formed_ids_are_returned(service: Service, play: Any, given: str) -> None:
+def test_well_formed_ids_are_returned(play_shared: Any, given: str) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         for path in ("/v1/users", "/livez", "/", "/nothing"):
             answer = await client.get(path, headers={"X-Request-ID": given})
             assert answer.headers.get_list("x-request-id") == [given]
 
-    play(service, scenario)
+    play_shared(scenario)
 
 
 @pytest.mark.parametrize("given", ["", " ", "-a", "a b", 'a"', "é", "a\tb", "0" * 129, "a;b", "{}", "%0a", "a,b"])
-def test_other_ids_are_replaced(service: Service, play: Any, given: str) -> None:
+def test_other_ids_are_replaced(play_shared: Any, given: str) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         answer = await client.get("/livez", headers={"X-Request-ID": given.encode()})
         (found,) = answer.headers.get_list("x-request-id")
         assert re.fullmatch("[0-9a-f]{32}", found)
 
-    play(service, scenario)
+    play_shared(scenario)
 
 
 def test_ids_differ(service: Service, play: Any) -> None:

@@ -185,7 +185,7 @@ def test_recommendations_are_of_the_catalogue_and_unseen(service: Service, offli
     ],
 )
 def test_a_score_is_the_sum_of_its_parts(
-    service: Service, play: Any, adapter: str | dict[str, float], own: str, other: str
+    play_shared: Any, adapter: str | dict[str, float], own: str, other: str
 ) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         body = {"history": ["x02"], "candidates": ["x01", "x05"], "adapter": adapter}
@@ -198,7 +198,7 @@ def test_a_score_is_the_sum_of_its_parts(
         assert "`log_odds` or `log_likelihood` plus `log_prior`" in described["score"]["description"]
         assert {"log_odds", "log_likelihood", "log_prior"} <= set(described)
 
-    play(service, scenario)
+    play_shared(scenario)
 
 
 def test_titles_stand_for_items_and_come_back_as_data(service: Service, play: Any) -> None:

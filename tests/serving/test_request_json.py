@@ -25,7 +25,7 @@ LONG = '{"N": 1, "N": 2}'
         ('{"a": 1' + "1" * MAX_DIGITS + "}", f"a number of {MAX_DIGITS + 1} digits"),
     ],
 )
-def test_ambiguous_json_is_refused(service: Service, play: Any, body: str, message: str) -> None:
+def test_ambiguous_json_is_refused(play_shared: Any, body: str, message: str) -> None:
     with pytest.raises(ApiError, match=message):
         parse_json(body.encode())
 
@@ -36,7 +36,7 @@ def test_ambiguous_json_is_refused(service: Service, play: Any, body: str, messa
             assert answer.headers["content-type"] == "application/problem+json"
             assert message in answer.json()["detail"]
 
-    play(service, scenario)
+    play_shared(scenario)
 
 
 @pytest.mark.parametrize(

@@ -191,9 +191,8 @@ def test_the_fusion_answers(
     ],
 )
 def test_bad_requests_name_the_field(
-    service: Service,
     titles: dict[str, str],
-    play: Any,
+    play_shared: Any,
     change: dict[str, Any],
     status: int,
     field: str | None,
@@ -205,7 +204,7 @@ def test_bad_requests_name_the_field(
         assert message in answer.json()["detail"]
         assert [each["field"] for each in answer.json()["errors"]] == ([] if field is None else [field])
 
-    play(service, scenario)
+    play_shared(scenario)
 
 
 @pytest.fixture

@@ -136,13 +136,13 @@ def test_all_pages_are_found_by_links(service: Service, play: Any) -> None:
         ("/v1/adapters/nothing", 404, "name"),
     ],
 )
-def test_invalid_queries(service: Service, play: Any, path: str, status: int, field: str | None) -> None:
+def test_invalid_queries(play_shared: Any, path: str, status: int, field: str | None) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         answer = await client.get(path)
         assert answer.status_code == status, answer.text
         assert answer.json().get("errors", [{}])[0].get("field") == field
 
-    play(service, scenario)
+    play_shared(scenario)
 
 
 def test_weights_of_an_adapters_parts(
