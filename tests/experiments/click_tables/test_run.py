@@ -96,10 +96,10 @@ def test_a_row_that_fails_is_named_and_the_others_stand(write_clicks: Callable[.
     assert "- reclora-seed1: cannot draw" in (out / "tables.md").read_text()
 
 
-class _InterruptedWorkers:
-    """Workers that get Ctrl+C while they fit the first rows."""
+class _InterruptedWorker:
+    """A worker that gets Ctrl+C while it fits the first row."""
 
-    count, threads = 2, 1
+    count, threads = 1, 1
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
@@ -121,7 +121,7 @@ def test_rows_that_an_interruption_ends_are_not_said_to_have_failed(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_clicks(recipe, out, workers=_InterruptedWorkers(), console=Console(file=printed))
+            run_clicks(recipe, out, workers=_InterruptedWorker(), console=Console(file=printed))
     finally:
         signal.signal(signal.SIGINT, before)
     assert printed.getvalue() == "din-seed1: done before\n"
