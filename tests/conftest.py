@@ -29,7 +29,7 @@ WORDS = ["red green blue black white small big old new", "lamp chair table lipst
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is imported out of the collections of garbage, of which every training begins with one."""
+    """Exempt imported modules from garbage collection, which every training runs before its first step."""
     gc.collect()
     gc.freeze()
 

@@ -135,9 +135,8 @@ def test_an_interrupted_run_ends_its_processes_and_says_how_to_go_on(
     words = [sys.executable, "-m", "lorarec", "experiment", str(path), "--out", str(out)]
     with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("[1/3] ease-seed1: "):  # nothing wakes up the main thread from here on
-                break
+        # Nothing wakes up the main thread from this line on.
+        assert any(line.startswith("[1/3] ease-seed1: ") for line in process.stderr)
         while not (
             rows := [each for each in psutil.Process(process.pid).children() if "spawn_main" in str(each.cmdline())]
         ):

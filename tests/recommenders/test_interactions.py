@@ -11,7 +11,15 @@ ITEMS = ["c", "a", "d", "b"]
 
 @pytest.mark.parametrize(
     "lists",
-    [[["a", "b"], [], ["c"]], [["a"], None], [], [["a", "b", "c", "d"], ["d", "d", "a"]], 5 * [["b"], None, []]],
+    [
+        [["a", "b"], [], ["c"]],
+        [["a"], None],
+        [["d", "b"]],
+        [None],
+        [],
+        [["a", "b", "c", "d"], ["d", "d", "a"]],
+        5 * [["b"], None, []],
+    ],
     ids=str,
 )
 def test_rows_are_those_of_a_loop(lists: list[list[str] | None]) -> None:

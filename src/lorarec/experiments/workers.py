@@ -19,7 +19,7 @@ from rich.console import Console
 
 from lorarec.backbone import hide_weights_progress
 from lorarec.errors import LorarecError
-from lorarec.io import Progress, Terminated, let_sigint_end_waits, raising_on_sigterm
+from lorarec.io import Progress, Terminated, interrupt_system_calls_on_sigint, raising_on_sigterm
 
 #: Seconds that a process gets to remove its unfinished files before it is killed.
 STOP_SECONDS = 10.0
@@ -71,7 +71,7 @@ class ProcessWorkers:
 
     def run(self, function: Callable[..., None], *arguments: Any) -> str | None:
         """See `Workers`."""
-        let_sigint_end_waits()
+        interrupt_system_calls_on_sigint()
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_call, args=(sender, function, arguments))
@@ -146,16 +146,17 @@ def run_rows(
 
     Args:
         workers: Place where rows are fitted.
-        function: Function that fits a row, as `Workers.run` calls it, followed by `threads` and `progress`.
-        rows: Arguments of the function by the name of the row.
-        finish: Function of the name of a row that has ended, and the reason if it failed, that returns a description.
+        function: Function that fits a row. Its arguments are those of the row, the number of threads and `progress`.
+        rows: Arguments of the function by name of the row.
+        finish: Called in this thread when a row has ended, with its name and the reason if it failed; returns the text
+            of its line on the console.
         console: Console that gets a line about each row.
         progress: Show the progress of each row in place of the number of rows that are done.
 
     Returns:
         The reasons of the rows that failed, in the order of `rows`.
     """
-    let_sigint_end_waits()
+    interrupt_system_calls_on_sigint()
     failed: dict[str, str] = {}
     pool = ThreadPoolExecutor(workers.count)
     try:

@@ -23,7 +23,7 @@ from .hub import require_model as require_model
 from .hub import source_name as source_name
 from .interruption import Terminated as Terminated
 from .interruption import end_by_sigterm as end_by_sigterm
-from .interruption import let_sigint_end_waits as let_sigint_end_waits
+from .interruption import interrupt_system_calls_on_sigint as interrupt_system_calls_on_sigint
 from .interruption import raising_on_sigterm as raising_on_sigterm
 from .locks import TEMPORARY as TEMPORARY
 from .locks import locked as locked

@@ -1,4 +1,4 @@
-"""Interruption by Ctrl+C while Python waits, and by SIGTERM, which schedulers and containers send, as by Ctrl+C."""
+"""Interruption of blocking calls by Ctrl+C, and SIGTERM, which schedulers and containers send, treated as Ctrl+C."""
 
 import signal
 import sys
@@ -12,13 +12,14 @@ class Terminated(BaseException):
     """This process was asked to end by SIGTERM; unfinished files are removed on the way out, as by Ctrl+C."""
 
 
-def let_sigint_end_waits() -> None:
-    """Let Ctrl+C end a wait for a lock, a thread or a process in the main thread, as it does in Python by default.
+def interrupt_system_calls_on_sigint() -> None:
+    """Make Ctrl+C interrupt blocking system calls of the main thread, as it does in Python by default.
 
-    polars, which must be imported before, replaces the handler of SIGINT by one after which the system continues what
-    was waiting. Python would raise KeyboardInterrupt only when the wait is over.
+    The import of polars installs a handler of SIGINT with SA_RESTART, so that the system restarts a call that waits for
+    a lock, a thread or a process, and Python raises KeyboardInterrupt only after it returns. Call this function after
+    the import.
     """
-    if sys.platform != "win32":  # which has no interrupted system calls
+    if sys.platform != "win32":  # which does not interrupt system calls
         signal.siginterrupt(signal.SIGINT, True)
 
 

@@ -7,7 +7,7 @@ import polars as pl
 import torch
 
 from lorarec.data import CANDIDATES, HISTORY
-from lorarec.recommenders.interactions import FEW_LISTS, known_items
+from lorarec.recommenders.interactions import known_items
 
 _CASES_AT_ONCE = 512
 #: Score of items without a vector. It is below all others, so that these items are ranked last.
@@ -57,7 +57,7 @@ class DotProductScorer:
 
     def _rows(self, lists: pl.Series) -> list[np.ndarray]:
         """Return the positions of lists of items among the vectors, -1 for items without a vector."""
-        if len(lists) <= FEW_LISTS:
+        if len(lists) == 1:  # of a single request, for which the calls of polars would cost more
             return [np.array([self.index.get(item, -1) for item in items], np.int64) for items in lists.to_list()]
         items = lists.explode(empty_as_null=False)
         codes = items.cast(pl.Enum(self.items), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()

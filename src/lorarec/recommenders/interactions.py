@@ -6,9 +6,6 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
 
-#: Number of lists, as of a single request, up to which Python is faster than the overhead of calls of polars.
-FEW_LISTS = 8
-
 
 def encode_lists(
     lists: pl.Series, items: pl.Series, index: Mapping[str, int] | None = None
@@ -18,16 +15,15 @@ def encode_lists(
     Args:
         lists: Lists of item ids (n,); all of them are in `items`.
         items: Item ids in the order of the item table.
-        index: Row of each item. With it, few lists, or lists that are shorter than the table, are encoded without
+        index: Row of each item. With it, one list, or lists that are shorter than the table, are encoded without
             reading the table, which takes most of a second for a million items.
 
     Returns:
         The rows of all lists, one list after the other, and the lengths of the lists (n,), both int64.
     """
-    if index is not None and len(lists) <= FEW_LISTS:
-        known = [items or [] for items in lists.to_list()]
-        flat_rows = np.array([index[item] for items in known for item in items], np.int64)
-        return flat_rows, np.array([len(items) for items in known], np.int64)
+    if index is not None and len(lists) == 1:  # of a single request, for which the calls of polars would cost more
+        only = lists.to_list()[0] or []
+        return np.array([index[item] for item in only], np.int64), np.array([len(only)], np.int64)
     flat = lists.explode().drop_nulls()
     lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
     if index is not None and len(flat) < len(items):

@@ -62,7 +62,7 @@ def run_clicks(
     open_experiment_dir(out, settings, recipe.as_dict(), SETTINGS)
     (out / ROWS).mkdir(exist_ok=True)
     tracking = tracking or TrackingConfig()
-    rows = {row.name: row for row in recipe.every_row.values()}
+    rows = recipe.every_row
     done = [name for name in rows if record_file(out, name).exists()]
     for name in done:
         console.print(f"{name}: done before", markup=False)
